@@ -1,0 +1,1 @@
+//! Typed settings of an image: one noun a file, and their codec.

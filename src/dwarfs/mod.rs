@@ -1,0 +1,1 @@
+//! The DwarFS format: reading and writing archives.

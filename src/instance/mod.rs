@@ -1,0 +1,1 @@
+//! Running containers: ids, directories, state.

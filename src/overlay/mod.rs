@@ -1,0 +1,1 @@
+//! The merged, writable view over layers.

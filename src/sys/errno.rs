@@ -1,0 +1,3 @@
+//! Error numbers of the host.
+
+pub use nix::errno::Errno;

@@ -1,0 +1,3 @@
+//! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
+
+pub mod errno;
