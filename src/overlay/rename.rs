@@ -143,7 +143,7 @@ impl Overlay {
         }
         self.relink(&source.node, (dir, name), (new_dir, new_name));
         self.index_remove(dir, name);
-        self.index_insert(new_dir, new_name, source.node.kind, Some(source.node.ino));
+        self.index_insert(new_dir, new_name, &source.node);
         Ok(true)
     }
 
@@ -205,8 +205,8 @@ impl Overlay {
         upper.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
         self.relink(&one.node, (dir, name), (new_dir, new_name));
         self.relink(&other.node, (new_dir, new_name), (dir, name));
-        self.index_insert(dir, name, other.node.kind, Some(other.node.ino));
-        self.index_insert(new_dir, new_name, one.node.kind, Some(one.node.ino));
+        self.index_insert(dir, name, &other.node);
+        self.index_insert(new_dir, new_name, &one.node);
         Ok(true)
     }
 

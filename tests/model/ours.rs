@@ -246,8 +246,9 @@ impl Side for Ours {
                 return fs.readlink(object.last()).map(Answer::Bytes).map_err(raw);
             }
             Op::CopyRange(from, to, len) => {
-                let (from, to) = (self.walk(from)?, self.walk(to)?);
+                let from = self.walk(from)?;
                 self.check_regular(from.last())?;
+                let to = self.walk(to)?;
                 self.check_regular(to.last())?;
                 if from.last() == to.last() {
                     return Err(libc::EBUSY);
