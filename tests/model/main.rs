@@ -10,6 +10,7 @@
 )]
 
 mod dump;
+mod kernel;
 mod native;
 mod ops;
 mod ours;

@@ -110,8 +110,13 @@ fn cases() -> u32 {
     std::env::var("FIM_MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200)
 }
 
+/// How long to try, and how hard to shrink.
+pub(crate) fn config() -> Config {
+    Config { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..Config::default() }
+}
+
 proptest! {
-    #![proptest_config(Config { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..Config::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn equals_a_plain_directory(
