@@ -194,7 +194,7 @@ impl Side for Native {
             Op::Fsync(path) => {
                 self.object(path)?;
             }
-            Op::Check | Op::Remount => {}
+            Op::Check | Op::Commit | Op::Remount => {}
         }
         let _ = self.path(&Vec::new());
         Ok(Answer::Done)

@@ -99,6 +99,20 @@ impl Ours {
         inos.into_iter().for_each(|ino| self.fs().forget(ino, 1));
     }
 
+    /// Copies the frozen upper as an archive would hold it, and goes on over the copy.
+    pub(crate) fn commit(&mut self) {
+        let path = self.work.with_file_name(format!("commit{}", self.lowers.len()));
+        let fs = self.overlay.as_ref().unwrap();
+        let guard = fs.freeze().unwrap();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&self.upper).arg(&path).status().unwrap();
+        assert!(copied.success());
+        let layer = Arc::new(HostDir::open(&path).unwrap());
+        fs.rebase(guard, Arc::clone(&layer) as Arc<dyn Layer>).unwrap();
+        assert_eq!(std::fs::read_dir(&self.upper).unwrap().count(), 0, "the upper is empty after a commit");
+        self.layers.push(layer);
+        self.lowers.push(path);
+    }
+
     fn release(&mut self, slot: usize) {
         if let Some(ino) = self.held[slot].take() {
             self.fs().forget(ino, 1);
@@ -300,6 +314,7 @@ impl Side for Ours {
             }
             Op::Release(slot) => self.release(*slot),
             Op::Fsync(path) => fs.fsync(self.walk(path)?.last(), false).map_err(raw)?,
+            Op::Commit => self.commit(),
             Op::Check | Op::Remount => {}
         }
         Ok(Answer::Done)
