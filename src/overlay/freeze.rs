@@ -18,7 +18,8 @@ use super::{
 use crate::{
     sync::{Arc, RwLockWriteGuard},
     vfs::{
-        Attr, Errno, Error, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, SetTime, Spot, Upper,
+        Attr, Errno, Error, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, SetTime,
+        Spot, Upper,
     },
 };
 
@@ -108,7 +109,10 @@ impl Overlay {
                     if let Ok((id, _)) = other {
                         added.forget(id);
                     }
-                    return Err(Error::new(Errno::EIO, "find an object of the upper in the layer made from it"));
+                    return Err(Error::new(
+                        Errno::EIO,
+                        "find an object of the upper in the layer made from it",
+                    ));
                 }
             }
         }
