@@ -55,7 +55,7 @@ fn native_below(root: &Path, path: &str, dump: &mut Dump, inodes: &mut BTreeMap<
         () if kind.is_symlink() => fs::read_link(&full).unwrap().as_os_str().as_bytes().to_vec(),
         () => Vec::new(),
     };
-    let mut xattr = vec![0; 64];
+    let mut xattr = [0; 64];
     let xattr = match rustix::fs::lgetxattr(&full, "user.x", &mut xattr[..]) {
         Ok(len) => Some(xattr[..len].to_vec()),
         Err(_) => None,

@@ -2,10 +2,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "a test may fail, and says so by panicking"
 )]
 

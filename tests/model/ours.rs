@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use fim::{
-    layer::{HostDir, HostUpper},
+    layer::{HostDir, HostUpper, UpperError},
     overlay::{Overlay, OverlayOptions},
     vfs::{
         Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
@@ -49,7 +49,7 @@ impl Ours {
 
     pub(crate) fn mount(&mut self) {
         self.layers = self.lowers.iter().map(|path| Arc::new(HostDir::open(path).unwrap())).collect();
-        let upper = Arc::new(HostUpper::open(&self.upper, &self.work).unwrap());
+        let upper = Arc::new(open_upper(&self.upper, &self.work));
         self.host_upper = Some(Arc::clone(&upper));
         let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
         let upper = Some(upper as Arc<dyn Upper>);
@@ -164,6 +164,17 @@ impl Ours {
             _ => Err(libc::EINVAL),
         }
     }
+}
+
+/// Opens an upper. A process that another test starts may hold a copy of the lock until it has become `cp`.
+fn open_upper(upper: &std::path::Path, work: &std::path::Path) -> HostUpper {
+    for _ in 0..1000 {
+        match HostUpper::open(upper, work) {
+            Err(UpperError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("the upper stays in use");
 }
 
 /// Nodes on a path, each with a look-up.
@@ -329,6 +340,7 @@ fn last(path: &Path) -> Name<'_> {
     Name::new(path.last().unwrap().as_bytes()).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is for map_err")]
 pub(crate) fn raw(error: fim::vfs::Error) -> Errno {
     error.errno() as i32
 }

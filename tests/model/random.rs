@@ -43,6 +43,10 @@ impl Pair {
 
     /// Applies an operation to both; they must agree.
     pub(crate) fn apply(&mut self, op: &Op) {
+        if matches!(op, Op::Commit) && self.has_links() {
+            // As layers' hard links they would last only as long as the kernel knows them.
+            return;
+        }
         let ours = self.ours.apply(op);
         if ours == Err(libc::EXDEV) && matches!(op, Op::Rename(..)) {
             // The kernel does not rename directories of layers either: nothing happens on both sides.
@@ -56,6 +60,10 @@ impl Pair {
             Op::Commit => self.committed = true,
             _ => {}
         }
+    }
+
+    fn has_links(&self) -> bool {
+        dump::native(&self.scratch.path().join("native")).values().any(|seen| seen.links > 1)
     }
 
     pub(crate) fn check(&self) {

@@ -12,7 +12,7 @@ use fim::{
     layer::{HostDir, HostUpper},
     overlay::{Overlay, OverlayOptions, Squash},
     vfs::{
-        Attr, Caller, DeviceId, Errno, FileKind, FileSystem, Ino, Layer, Lookup, Name, NoInvalidate,
+        Attr, Caller, DeviceId, Errno, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
         RenameFlags, Result, SeekWhence, SetAttr, SetTime, Upper, XattrFlags,
     },
 };
@@ -361,7 +361,7 @@ fn a_crash_leaves_only_what_the_next_start_sweeps() {
     let junk = scratch.path().join("work/work");
     fs::create_dir_all(junk.join("#1/deep/er")).unwrap();
     fs::write(junk.join("#1/deep/er/file"), b"").unwrap();
-    fs::set_permissions(junk.join("#1/deep"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(junk.join("#1/deep"), fs::Permissions::from_mode(0o0)).unwrap();
     fs::write(junk.join("#2"), b"half a copy").unwrap();
     drop(mount(scratch.path(), OverlayOptions::default()));
     assert_eq!(fs::read_dir(junk).unwrap().count(), 0);
