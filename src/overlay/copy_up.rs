@@ -9,7 +9,7 @@ use super::{
     node::{LowerRef, Node, Object, Origin},
 };
 use crate::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     vfs::{
         Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result,
         SeekWhence, SetAttr, SetTime, Spot, Upper, XattrFlags,
@@ -268,6 +268,7 @@ impl Overlay {
             let id = staged.published();
             state.upper = Some(id);
             state.lower_names = state.lower_names.saturating_sub(1);
+            link.parent.directory()?.published.fetch_add(1, Ordering::SeqCst);
             let links = state.links.clone();
             drop(state);
             for link in &links {

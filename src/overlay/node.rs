@@ -6,7 +6,10 @@ use smallvec::SmallVec;
 
 use super::{dir_index::DirIndex, stack::is_private_ino};
 use crate::{
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU8},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU8, AtomicU64},
+    },
     vfs::{Errno, Error, FileKind, Ino, Name, NodeId, RefCount, Result},
 };
 
@@ -118,6 +121,9 @@ pub(super) struct Directory {
     pub(super) lock: RwLock<()>,
     /// The merged entries, from the first listing on.
     pub(super) index: Mutex<Option<DirIndex>>,
+    /// Number of entries that have been copied up. A look-up takes no lock that a copy-up holds when it publishes;
+    /// by this it notices that what it saw of the layers may be outdated.
+    pub(super) published: AtomicU64,
     /// Whether entries may carry an origin although nothing is below the directory.
     pub(super) impure: AtomicU8,
 }

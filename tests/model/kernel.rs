@@ -112,6 +112,10 @@ fn run(layers: &[Tree], ops: &[Op]) {
             // The kernel looks at the source first, and we at the target.
             continue;
         }
+        if mine == Ok(Answer::Done) && theirs == Err(libc::ESTALE) && matches!(op, Op::Rename(..)) {
+            // The kernel takes two names of one copied-up file for two files; to us there is nothing to do.
+            continue;
+        }
         assert_eq!(mine, theirs, "ours and the kernel at {op:?}");
         if matches!(op, Op::Check) {
             assert_eq!(
@@ -138,9 +142,10 @@ fn run(layers: &[Tree], ops: &[Op]) {
     other.unmount();
 }
 
-/// Whether the kernel does it too: it stays mounted, and does not copy up what has been removed.
+/// Whether the kernel does it too: it stays mounted, does not copy up what has been removed, and does not always see
+/// that it has no name any more.
 fn is_comparable(op: &Op) -> bool {
-    !matches!(op, Op::Commit | Op::Remount | Op::HeldWrite(..) | Op::HeldTruncate(..))
+    !matches!(op, Op::Commit | Op::Remount | Op::HeldWrite(..) | Op::HeldTruncate(..) | Op::HeldStat(..))
 }
 
 /// Enters a mount namespace of its own; `false` where that, or mounting an overlay in it, is not permitted.

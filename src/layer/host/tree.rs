@@ -90,6 +90,8 @@ impl HostTree {
         // The parent is in use by the caller, so it is alive.
         let _ = dir.refs.try_retain();
         let node = Arc::new(HostNode::new(self.new_id(), key, kind, place));
+        // Whoever finds it by its key uses its number at once.
+        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(&node)));
         let raced = self.by_key.with(&key, |map| {
             let raced = map.get(&key).filter(|node| node.kind == kind && node.refs.try_retain()).cloned();
             if raced.is_none() {
@@ -98,10 +100,9 @@ impl HostTree {
             raced
         });
         if let Some(raced) = raced {
-            self.release(dir, 1);
+            self.release(&node, 1);
             return raced;
         }
-        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(&node)));
         node
     }
 
