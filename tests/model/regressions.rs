@@ -426,3 +426,68 @@ fn a_frozen_stack_waits() {
     });
     assert_eq!(fixture.fs.read(ino, 0, 1).unwrap().contiguous().as_ref(), b"y");
 }
+
+/// Works with the rights of somebody who has none; only the calling thread does.
+struct Powerless;
+
+impl Powerless {
+    const ID: u32 = 65_534;
+
+    fn new() -> Self {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(Self::ID));
+        Self
+    }
+}
+
+impl Drop for Powerless {
+    fn drop(&mut self) {
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(0));
+    }
+}
+
+#[test]
+fn without_rights_own_objects_work_whatever_their_permissions() {
+    let own = Caller { uid: Powerless::ID, gid: 0, pid: 1 };
+    let fixture = Fixture::with(OverlayOptions::default(), |lower| {
+        let low = Tree::Directory {
+            opaque: false,
+            perm: 0o555,
+            entries: BTreeMap::from([("f".to_owned(), file(b"x"))]),
+        };
+        dir([("low", low)]).write(lower);
+        let root = lower.parent().unwrap();
+        for path in ["upper", "work", "lower/low", "lower/low/f"] {
+            std::os::unix::fs::chown(root.join(path), Some(Powerless::ID), None).unwrap();
+        }
+    });
+    let staging = fixture.scratch.path().join("work/work");
+    std::os::unix::fs::chown(staging, Some(Powerless::ID), None).unwrap();
+    let _powerless = Powerless::new();
+    // A file that nobody may open, in use by a program that opened it before.
+    let made = fixture.create(own, "", "closed", 0);
+    fixture.fs.close_idle();
+    fixture.fs.close_idle();
+    fixture.fs.write(own, made, 0, b"written", false).unwrap();
+    assert_eq!(fixture.fs.read(made, 0, 9).unwrap().contiguous().as_ref(), b"written");
+    assert_eq!(fixture.attr("closed").perm, 0);
+    // A directory without permission to write is copied up, covered by a whiteout, and made again as such.
+    fixture
+        .fs
+        .setattr(own, fixture.ino("low"), &SetAttr { mtime: Some(SetTime::Now), ..SetAttr::default() })
+        .unwrap();
+    assert_eq!(fixture.attr("low").perm, 0o555);
+    fixture
+        .fs
+        .setattr(own, fixture.ino("low"), &SetAttr { perm: Some(0o755), ..SetAttr::default() })
+        .unwrap();
+    fixture.fs.unlink(fixture.ino("low"), name("f")).unwrap();
+    fixture
+        .fs
+        .setattr(own, fixture.ino("low"), &SetAttr { perm: Some(0o000), ..SetAttr::default() })
+        .unwrap();
+    fixture.fs.rmdir(Ino::ROOT, name("low")).unwrap();
+    assert!(is_whiteout(&fixture.upper("low")));
+    let made = fixture.fs.mkdir(own, Ino::ROOT, name("low"), 0o400).unwrap();
+    assert_eq!((made.attr.perm, made.attr.uid), (0o400, Powerless::ID));
+    assert_eq!(xattr(&fixture.upper("low"), "user.overlay.opaque").as_deref(), Some(&b"y"[..]));
+}

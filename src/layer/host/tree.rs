@@ -28,11 +28,13 @@ pub(super) struct HostTree {
     by_id: Shards<NodeId, Arc<HostNode>>,
     by_key: Shards<Key, Arc<HostNode>>,
     next_id: AtomicU64,
+    /// It is ours to change.
+    pub(super) writable: bool,
 }
 
 impl HostTree {
     /// Makes the tree of the directory that `fd` names.
-    pub(super) fn new(fd: OwnedFd, pool: Arc<FdPool>) -> Result<Self> {
+    pub(super) fn new(fd: OwnedFd, pool: Arc<FdPool>, writable: bool) -> Result<Self> {
         let root = base_node(NodeId::new(0), fd)?;
         let tree = Self {
             pool,
@@ -40,6 +42,7 @@ impl HostTree {
             by_id: Shards::default(),
             by_key: Shards::default(),
             next_id: AtomicU64::new(1),
+            writable,
         };
         tree.insert(&root);
         Ok(tree)
@@ -65,7 +68,7 @@ impl HostTree {
     /// Finds `name` in `dir` and counts a reference.
     pub(super) fn lookup(&self, dir: &Arc<HostNode>, name: Name<'_>) -> Result<Option<(NodeId, Attr)>> {
         let dir_fd = self.directory(dir)?;
-        match beneath::stat(dir_fd.as_fd(), name.as_bytes()) {
+        match self.lend(&[dir], || beneath::stat(dir_fd.as_fd(), name.as_bytes())) {
             Ok(stat) => Ok(Some(self.adopt(dir, name, &stat)?)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(host("look a name up")(errno)),

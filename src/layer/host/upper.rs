@@ -103,7 +103,7 @@ impl HostUpper {
             path: upper.to_owned(),
             errno: error.errno(),
         };
-        let host_tree = HostTree::new(upper_fd, pool).map_err(tree)?;
+        let host_tree = HostTree::new(upper_fd, pool, true).map_err(tree)?;
         let work_node = host_tree.add_base(staging).map_err(tree)?;
         Ok(Self {
             tree: host_tree,
@@ -198,13 +198,17 @@ impl Upper for HostUpper {
     }
 
     fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
-        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
-        xattr::set(fd.as_fd(), name, value, flags.bits()).map_err(host("set an extended attribute"))
+        let node = self.tree.node(node)?;
+        let fd = self.tree.descriptor(&node, OpenFor::Path)?;
+        let set = || xattr::set(fd.as_fd(), name, value, flags.bits());
+        self.tree.lend(&[&node], set).map_err(host("set an extended attribute"))
     }
 
     fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
-        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
-        xattr::remove(fd.as_fd(), name).map_err(host("remove an extended attribute"))
+        let node = self.tree.node(node)?;
+        let fd = self.tree.descriptor(&node, OpenFor::Path)?;
+        let remove = || xattr::remove(fd.as_fd(), name);
+        self.tree.lend(&[&node], remove).map_err(host("remove an extended attribute"))
     }
 
     fn sync(&self, node: NodeId, data_only: bool) -> Result<()> {
