@@ -29,7 +29,11 @@ impl Environment {
             return Err(wrong());
         }
         if text.len() >= STRING_LIMIT {
-            return Err(ConfigError::TooLong { what: "a variable", found: text.len(), limit: STRING_LIMIT - 1 });
+            return Err(ConfigError::TooLong {
+                what: "a variable",
+                found: text.len(),
+                limit: STRING_LIMIT - 1,
+            });
         }
         Ok((name.to_owned(), value.to_owned()))
     }
@@ -85,7 +89,11 @@ mod tests {
             ("A=\0", None),
         ] {
             let read = Environment::parse(text).ok();
-            assert_eq!(read.as_ref().map(|(name, value)| (name.as_str(), value.as_str())), expected, "{text:?}");
+            assert_eq!(
+                read.as_ref().map(|(name, value)| (name.as_str(), value.as_str())),
+                expected,
+                "{text:?}"
+            );
         }
     }
 

@@ -164,14 +164,15 @@ pub(super) use words;
 mod tests {
     use crate::config::{Permission, Permissions};
 
-    use super::*;
-
     #[test]
     fn words_are_read_in_any_case_and_divided_by_commas() {
         let words = Permissions::parse(["Network,GPU", "home"]).unwrap();
         assert_eq!(words, [Permission::Network, Permission::Gpu, Permission::Home]);
         let error = Permissions::parse(["network,netwrok"]).unwrap_err().to_string();
-        assert!(error.starts_with("unknown permission \"netwrok\": expected one of all strict audio"), "{error}");
+        assert!(
+            error.starts_with("unknown permission \"netwrok\": expected one of all strict audio"),
+            "{error}"
+        );
     }
 
     #[test]
