@@ -46,7 +46,11 @@ pub(crate) fn facts(root: &Path, longest: u64) -> Tree {
             below.sort();
             stack.extend(below.into_iter().rev());
         }
-        let same_as = first.entry(metadata.ino()).or_insert_with(|| relative.clone()).clone();
+        // Upstream knows hard links of files only.
+        let same_as = match kind.is_file() {
+            true => first.entry(metadata.ino()).or_insert_with(|| relative.clone()).clone(),
+            false => relative.clone(),
+        };
         let is_device = kind.is_char_device() || kind.is_block_device();
         let is_read = kind.is_file() && metadata.len() <= longest;
         tree.insert(
@@ -58,7 +62,6 @@ pub(crate) fn facts(root: &Path, longest: u64) -> Tree {
                 size: if kind.is_dir() { 0 } else { metadata.len() },
                 mtime: (metadata.mtime(), metadata.mtime_nsec()),
                 rdev: if is_device { metadata.rdev() } else { 0 },
-                // Upstream counts the links of files only.
                 nlink: if kind.is_file() { metadata.nlink() } else { 1 },
                 same_as,
                 target: if kind.is_symlink() {

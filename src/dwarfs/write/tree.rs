@@ -258,8 +258,9 @@ impl Tree {
         Ok(id)
     }
 
-    /// Gives a directory its entries, sorted here, and returns their numbers in that order. An object that has a
-    /// name already gets one more: a hard link.
+    /// Gives a directory its entries, sorted here, and returns their numbers in that order. A file that has a name
+    /// already gets one more: a hard link. Anything else with several names becomes several objects, because
+    /// upstream's extractor knows hard links of files only (and the kernel's overlay links whiteouts by the dozen).
     ///
     /// # Errors
     /// Fails on a name that no Linux directory can hold, on one that is there twice, if the directory has entries
@@ -274,6 +275,7 @@ impl Tree {
         let first = self.next_entry()?;
         for (name, object) in children {
             let id = EntryId(self.next_entry()?);
+            let object = self.unshared(object)?;
             self.note_name(object, id);
             let name = self.add_name(&name)?;
             self.entries.push(Entry { name, parent: directory, object, children: 0..0 });
@@ -442,6 +444,17 @@ impl Tree {
         }
     }
 
+    /// Returns the object for one more name: itself or, unless it is a file, its double.
+    fn unshared(&mut self, id: ObjectId) -> Result<ObjectId, WriteError> {
+        match self.object(id) {
+            Some(object) if object.file().is_none() && self.first_name(id) != NAMELESS => {
+                let xattrs = self.xattrs(id).cloned().unwrap_or_else(Xattrs::new);
+                self.add_object(object.clone(), xattrs)
+            }
+            _ => Ok(id),
+        }
+    }
+
     fn note_name(&mut self, object: ObjectId, name: EntryId) {
         if let Some(first) = self.first_names.get_mut(object.index()).filter(|first| **first == NAMELESS) {
             *first = name;
@@ -515,6 +528,21 @@ mod tests {
         let mut empty = Tree::new(directory(), Xattrs::new()).unwrap();
         empty.add_root_file(b"b", file()).unwrap();
         assert_eq!(empty.children(EntryId::ROOT).len(), 1);
+    }
+
+    #[test]
+    fn only_files_are_linked() {
+        let mut tree = Tree::new(directory(), Xattrs::new()).unwrap();
+        let xattrs = Xattrs::from([(b"user.a".to_vec(), Vec::new())]);
+        let fifo = tree.add_object(Object::new(Content::Fifo, 0o600), xattrs.clone()).unwrap();
+        let file = add(&mut tree, file());
+        let names =
+            [(b"a".to_vec(), fifo), (b"b".to_vec(), fifo), (b"c".to_vec(), file), (b"d".to_vec(), file)];
+        tree.fill_directory(EntryId::ROOT, names.to_vec()).unwrap();
+        let double = tree.object_of(EntryId(2));
+        assert_ne!(double, fifo);
+        assert_eq!((tree.object(double), tree.xattrs(double)), (tree.object(fifo), Some(&xattrs)));
+        assert_eq!(tree.object_of(EntryId(4)), file);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::{
     error::WriteError,
     options::{Packing, Times, WriteOptions},
     segment::Segmented,
-    tree::{Content, Object, Tree},
+    tree::{Content, Tree},
 };
 use crate::dwarfs::format::{
     freeze::{Frozen, List, Value, freeze},
@@ -163,7 +163,7 @@ fn devices(tree: &Tree, inodes: &Inodes) -> Vec<u64> {
 /// Sizes of the whole tree.
 #[derive(Debug, Default)]
 struct Totals {
-    /// All files, each once however many names it has.
+    /// All files, each once however many names it has, and symlinks.
     size: u64,
     /// The same without holes.
     allocated: u64,
@@ -175,12 +175,15 @@ impl Totals {
     fn new(tree: &Tree, inodes: &Inodes) -> Self {
         let mut totals = Self::default();
         for id in &inodes.objects {
-            let Some(file) = tree.object(*id).and_then(Object::file) else { continue };
+            let (size, allocated) = match tree.object(*id).map(|object| &object.content) {
+                Some(Content::File(file)) => (file.size, file.data_len()),
+                Some(Content::Symlink(target)) => (target.len() as u64, target.len() as u64),
+                _ => continue,
+            };
             let more_links = inodes.links.get(id.index()).map_or(0, |links| links.saturating_sub(1));
-            totals.size = totals.size.saturating_add(file.size);
-            totals.allocated = totals.allocated.saturating_add(file.data_len());
-            let linked = file.size.saturating_mul(u64::from(more_links));
-            totals.hard_links = totals.hard_links.saturating_add(linked);
+            totals.size = totals.size.saturating_add(size);
+            totals.allocated = totals.allocated.saturating_add(allocated);
+            totals.hard_links = totals.hard_links.saturating_add(size.saturating_mul(u64::from(more_links)));
         }
         totals
     }
