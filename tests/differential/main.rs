@@ -3,6 +3,8 @@
 //! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
 //! unless `FIM_TEST_REQUIRE` is set.
 
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
 mod tree_facts;
 mod upstream;
 mod written;

@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    hash::{DefaultHasher, Hasher as _},
-    io::Read as _,
     os::unix::{
         ffi::OsStrExt as _,
         fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::Path,
 };
+
+use xxhash_rust::xxh3::xxh3_64;
 
 /// What can be seen of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,24 +69,12 @@ pub(crate) fn facts(root: &Path, longest: u64) -> Tree {
                 } else {
                     Vec::new()
                 },
-                contents: if is_read { hash(&path) } else { 0 },
+                contents: if is_read { xxh3_64(&fs::read(&path).unwrap()) } else { 0 },
             },
         );
     }
     // Which of several names comes first depends on inode numbers only, so it is the same on both sides.
     tree
-}
-
-fn hash(path: &Path) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let mut file = fs::File::open(path).unwrap();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).unwrap() {
-            0 => return hasher.finish(),
-            read => buffer[..read].iter().for_each(|byte| hasher.write_u8(*byte)),
-        }
-    }
 }
 
 /// Panics with the first differences between two trees.

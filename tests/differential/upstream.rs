@@ -24,7 +24,7 @@ pub(crate) fn tool(name: &str) -> Option<PathBuf> {
 /// Says why a test is skipped.
 pub(crate) fn skip(reason: &str) {
     assert!(env::var_os("FIM_TEST_REQUIRE").is_none(), "required, but {reason}");
-    println!("skipped: {reason}");
+    eprintln!("skipped: {reason}");
 }
 
 /// Runs a tool and returns what it printed; panics if it fails.

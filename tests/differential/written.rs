@@ -357,7 +357,7 @@ fn a_tar_file_gives_what_its_directory_gives() {
         upstream::check(&case.archive());
         let Some(mounted) = upstream::Mounted::new(&case.archive()) else { return };
         let (mut expected, mut found) = (facts(&case.tree(), u64::MAX), facts(mounted.path(), u64::MAX));
-        if format[0] == "--format=gnu" {
+        if format.contains(&"--format=gnu") {
             // That format knows whole seconds only.
             expected.values_mut().chain(found.values_mut()).for_each(|facts| facts.mtime.1 = 0);
         }

@@ -18,7 +18,8 @@ use crate::dwarfs::{
 };
 
 /// Unit of a tar file in bytes.
-const BLOCK: u64 = 512;
+const BLOCK: u64 = BLOCK_LEN as u64;
+const BLOCK_LEN: usize = 512;
 
 /// Length of an extended header: room for attributes of 64 KiB by the dozen.
 const MAX_EXTENSION_LEN: u64 = 1 << 23;
@@ -189,13 +190,8 @@ impl<'a> Members<'a> {
     /// Reads the map of version 1.0: decimal numbers in lines before the data, padded to whole blocks. Returns its
     /// length as well.
     fn read_map(&self, data: Range<u64>) -> Result<(Vec<u64>, u64), Failure> {
-        let mut lines = Lines {
-            members: self,
-            at: data.start,
-            end: data.end,
-            block: [0; BLOCK as usize],
-            used: BLOCK as usize,
-        };
+        let mut lines =
+            Lines { members: self, at: data.start, end: data.end, block: [0; BLOCK_LEN], used: BLOCK_LEN };
         let count = lines.number()?;
         let count =
             usize::try_from(count).ok().filter(|count| *count <= MAX_RANGES).ok_or(TOO_MANY_RANGES)?;
@@ -250,7 +246,7 @@ struct Lines<'m, 'a> {
     /// Where the next block is.
     at: u64,
     end: u64,
-    block: [u8; BLOCK as usize],
+    block: [u8; BLOCK_LEN],
     used: usize,
 }
 

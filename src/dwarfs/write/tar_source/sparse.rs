@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn ranges_ascend_within_the_file_and_are_all_stored() {
-        assert_eq!(ranges(&[0, 4, 4, 2, 10, 0], 10, 512).unwrap().as_ref(), [0..6]);
+        assert_eq!(ranges(&[0, 4, 4, 2, 8, 1, 10, 0], 10, 512).unwrap().as_ref(), [0..6, 8..9]);
         assert_eq!(ranges(&[2, 3, 8, 1], 10, 4).unwrap().as_ref(), [2..5, 8..9]);
         let bad: [&[u64]; 5] = [&[0], &[4, 2, 3, 1], &[8, 3], &[u64::MAX, 2], &[0, 5]];
         for map in bad {
