@@ -12,8 +12,12 @@ use std::{
     process::Command,
 };
 
-use fim::dwarfs::write::{
-    Codec, DirSource, Packing, Source, Summary, TarLimits, TarSource, Times, WriteOptions, write_archive,
+use fim::dwarfs::{
+    format::sidecar::{Sidecar, Xattrs},
+    write::{
+        Codec, DirSource, History, Packing, Source, Summary, TarLimits, TarSource, Times, Timestamp,
+        WriteOptions, write_archive,
+    },
 };
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
 use nix::sys::time::TimeSpec;
@@ -233,6 +237,9 @@ fn sparse_files() {
     let summary = case.judge_with(&options(), 1 << 24);
     assert_eq!(summary.duplicates, 1);
     case.judge_with(&WriteOptions { block_size_bits: 10, ..options() }, 1 << 24);
+    // Its holes are longer than a chunk of so many blocks of 1 KiB can say.
+    make("six terabytes", 6 << 40, &[1 << 20]);
+    case.judge_with(&WriteOptions { block_size_bits: 10, ..options() }, 1 << 24);
     make("holes by the hundred", 400 << 16, &(0..200).map(|at| at << 17).collect::<Vec<_>>());
     case.judge_with(&options(), 1 << 24);
 }
@@ -284,6 +291,80 @@ fn every_packing() {
         for metadata in [Codec::None, Codec::Zstd { level: 11 }] {
             case.judge_with(&WriteOptions { packing, metadata, ..options() }, u64::MAX);
         }
+    }
+}
+
+#[test]
+fn attributes_travel_in_the_side_car() {
+    let case = Case::new();
+    fs::create_dir(case.tree().join("d")).unwrap();
+    for name in ["a", "d/b", "plain"] {
+        case.file(name, name.as_bytes());
+    }
+    fs::hard_link(case.tree().join("a"), case.tree().join("d/a")).unwrap();
+    let set = |path: &str, name: &str, value: &[u8]| {
+        rustix::fs::lsetxattr(case.tree().join(path), name, value, rustix::fs::XattrFlags::empty())
+    };
+    if let Err(rustix::io::Errno::NOTSUP) = set("", "user.root", b"") {
+        return upstream::skip("there are no user attributes here");
+    }
+    set("a", "user.b", &[0, 255]).unwrap();
+    set("a", "user.a", b"").unwrap();
+    set("d", "user.overlay.opaque", b"y").unwrap();
+    set("d", "user.fim.origin", b"private").unwrap();
+    let expect = |case: &Case| {
+        case.write(&DirSource::open(&case.tree()).unwrap(), &options());
+        upstream::check(&case.archive());
+        let mounted = upstream::Mounted::new(&case.archive())?;
+        let bytes = fs::read(mounted.path().join(".fim.sidecar")).unwrap();
+        let records = Sidecar::decode(&bytes).unwrap().records;
+        let xattrs = |pairs: &[(&str, &[u8])]| -> Xattrs {
+            pairs.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.to_vec())).collect()
+        };
+        let of_a = xattrs(&[("user.a", b""), ("user.b", &[0, 255])]);
+        let expected = [
+            (b"".to_vec(), xattrs(&[("user.root", b"")])),
+            (b"a".to_vec(), of_a.clone()),
+            (b"d".to_vec(), xattrs(&[("user.overlay.opaque", b"y")])),
+            (b"d/a".to_vec(), of_a),
+        ];
+        assert_eq!(records, expected.into());
+        let mut found = facts(mounted.path(), u64::MAX);
+        found.remove(&b".fim.sidecar"[..]).unwrap();
+        let mut there = facts(&case.tree(), u64::MAX);
+        there.remove(&b".fim.sidecar"[..]);
+        assert_same(&there, &found);
+        Some(bytes)
+    };
+    let Some(bytes) = expect(&case) else { return };
+    // A tool that does not know of it unpacks it as a file, and loses the attributes.
+    case.file(".fim.sidecar", &bytes);
+    for (path, name) in [("", "user.root"), ("a", "user.a"), ("a", "user.b"), ("d", "user.overlay.opaque")] {
+        rustix::fs::lremovexattr(case.tree().join(path), name).unwrap();
+    }
+    expect(&case);
+}
+
+#[test]
+fn times_are_clamped_and_the_history_is_told() {
+    let case = Case::new();
+    case.file("old", b"");
+    case.file("new", b"");
+    case.set_mtime("old", 1_000, 5);
+    case.set_mtime("new", 2_000_000_000, 7);
+    case.set_mtime("", 3_000, 0);
+    let latest_time = Some(Timestamp { seconds: 1_500_000_000, nanos: 0 });
+    let history = Some(History { arguments: vec!["fim".into(), "archive".into()] });
+    case.write(&DirSource::open(&case.tree()).unwrap(), &WriteOptions { latest_time, history, ..options() });
+    if let Some(dwarfsck) = upstream::tool("dwarfsck") {
+        let text =
+            upstream::run(Command::new(dwarfsck).arg("-i").arg(case.archive()).arg("-d").arg("history"));
+        assert!(text.contains("fim archive"), "{text}");
+    }
+    if let Some(mounted) = upstream::Mounted::new(&case.archive()) {
+        let found = facts(mounted.path(), u64::MAX);
+        let times: Vec<_> = found.values().map(|facts| facts.mtime).collect();
+        assert_eq!(times, [(3_000, 0), (1_500_000_000, 0), (1_000, 5)]);
     }
 }
 

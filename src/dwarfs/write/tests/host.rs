@@ -13,7 +13,7 @@ use crate::dwarfs::{
     write::{Content, DirSource, Object, Source as _, Tree, WriteError},
 };
 
-fn scan(source: DirSource) -> Tree {
+fn scan(source: &DirSource) -> Tree {
     source.scan(&()).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn skipped_paths_are_left_out_with_what_is_below() {
         fs::create_dir_all(directory.path().join(path)).unwrap();
     }
     let source = DirSource::open(directory.path()).unwrap().skip(["a/b".into(), "b".into(), "c".into()]);
-    assert_eq!(paths(&scan(source)), ["", "a", "a/bb"]);
+    assert_eq!(paths(&scan(&source)), ["", "a", "a/bb"]);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn attributes_are_kept_or_tell_what_an_object_is() {
     set_xattr(&path("plain"), "user.fim.origin", b"?");
     set_xattr(&path("opaque"), "user.overlay.opaque", b"y");
     set_xattr(&path("device"), "user.containers.override_stat", b"12:34:0620:char-4-7");
-    let tree = scan(DirSource::open(directory.path()).unwrap());
+    let tree = scan(&DirSource::open(directory.path()).unwrap());
     let xattrs = |name: &str, value: &[u8]| Xattrs::from([(name.as_bytes().to_vec(), value.to_vec())]);
     assert_eq!(object(&tree, "plain").1, xattrs("user.note", b"x"));
     assert_eq!(object(&tree, "opaque").1, xattrs("user.overlay.opaque", b"y"));
@@ -106,7 +106,7 @@ fn names_linked_across_directories_are_one_object() {
     for link in ["a", "d/a", "d/b"] {
         fs::hard_link(directory.path().join("z"), directory.path().join(link)).unwrap();
     }
-    let tree = scan(DirSource::open(directory.path()).unwrap());
+    let tree = scan(&DirSource::open(directory.path()).unwrap());
     assert_eq!((tree.entries().len(), tree.objects().len()), (6, 3));
 }
 
