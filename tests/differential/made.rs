@@ -28,7 +28,7 @@ fn archives_of_upstream_equal_their_manifests() {
     let (mut archives, mut entries, mut failures) = (0, 0, Vec::new());
     for file in index.lines().filter_map(|line| line.split('\t').next()) {
         let name = Path::new(file).file_stem().unwrap().to_str().unwrap();
-        let manifest = folder.join(name).with_extension("jsonl");
+        let manifest = folder.join(format!("{name}.jsonl"));
         let result = check(&folder.join(file), place_of(name), &manifest);
         match (UNSUPPORTED.contains(&name), result) {
             (false, Ok(count)) => {

@@ -80,7 +80,7 @@ impl Archive {
     /// The root directory.
     #[must_use]
     pub const fn root(&self) -> Inode {
-        Inode::ROOT
+        self.tree.root()
     }
 
     /// Finds `name` in a directory.
@@ -98,7 +98,7 @@ impl Archive {
     ///
     /// As [`lookup`](Self::lookup).
     pub fn find(&self, path: &[u8]) -> Result<Option<Inode>, Error> {
-        let mut inode = Inode::ROOT;
+        let mut inode = self.root();
         for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
             match self.lookup(inode, name)? {
                 Some(child) => inode = child,

@@ -38,14 +38,14 @@ use crate::{
     sync::OnceLock,
 };
 
-/// The number of an inode.
+/// An object of an archive: the row of the inode table that describes it.
+///
+/// From format 2.3 on that is its inode number. Until 2.2 each name had a row of its own, with its own times, and
+/// files of equal content had the same inode number: there a row is the better identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Inode(u32);
 
 impl Inode {
-    /// The root directory.
-    pub const ROOT: Self = Self(0);
-
     /// Takes a number as an inode's; whether there is such an inode shows where it is used.
     #[must_use]
     pub const fn new(number: u32) -> Self {
@@ -80,6 +80,7 @@ const NANOS_IN_SECOND: u64 = 1_000_000_000;
 pub(super) struct Tree {
     data: Vec<u8>,
     tables: Tables,
+    root: Inode,
     /// The ends of the classes, by inode number.
     ends: Ends,
     /// Files whose chunk list is their own.
@@ -108,9 +109,11 @@ impl Tree {
         let tables = Tables::resolve(schema, &data)?;
         let ends = Ends::find(&tables, &data)?;
         let unique_files = ends.check(&tables)?;
+        let root = Inode(tables.inode_row(&data, 0)?);
         Ok(Self {
             data,
             tables,
+            root,
             ends,
             unique_files,
             chunks: Chunks::default(),
@@ -134,6 +137,11 @@ impl Tree {
     /// Number of inodes.
     pub(super) const fn inode_count(&self) -> u32 {
         self.ends.inodes
+    }
+
+    /// The root directory.
+    pub(super) const fn root(&self) -> Inode {
+        self.root
     }
 
     /// Finds `name` in a directory.
@@ -187,29 +195,24 @@ impl Tree {
         Ok(target.into_vec())
     }
 
-    /// What an inode is, by its number alone.
-    pub(super) fn class(&self, inode: Inode) -> Result<Class, Error> {
-        let Ends { directories, symlinks, files, devices, inodes } = self.ends;
-        match inode.0 {
-            number if number < directories => Ok(Class::Directory),
-            number if number < symlinks => Ok(Class::Symlink),
-            number if number < files => Ok(Class::Regular),
-            number if number < devices => Ok(Class::Device),
-            number if number < inodes => Ok(Class::Other),
-            number => Err(Error::OutOfRange {
-                what: "inode number",
-                found: u64::from(number),
-                bound: u64::from(inodes),
-            }),
+    /// The inode number of an object.
+    fn number(&self, inode: Inode) -> Result<u32, Error> {
+        match self.tables.entry_table {
+            Some(_) => self.tables.entry_inode.at32(&self.data, inode.0, "inode"),
+            None => Ok(inode.0),
         }
+    }
+
+    /// The inode number of an object of this class, or an error that says that it is of another.
+    fn number_of(&self, inode: Inode, class: Class, other: Error) -> Result<u32, Error> {
+        let number = self.number(inode)?;
+        if self.ends.class(number)? == class { Ok(number) } else { Err(other) }
     }
 
     /// What an inode is.
     pub(super) fn kind(&self, inode: Inode) -> Result<Kind, Error> {
-        let class = self.class(inode)?;
-        let row = self.tables.inode_row(&self.data, inode.0)?;
-        let mode = self.mode(row)?;
-        Kind::from_mode(mode)
+        let class = self.ends.class(self.number(inode)?)?;
+        Kind::from_mode(self.mode(inode.0)?)
             .filter(|kind| kind.class() == class)
             .ok_or(Error::Damaged { what: "the mode does not fit the inode's number", inode: inode.0 })
     }
@@ -217,7 +220,7 @@ impl Tree {
     /// All attributes.
     pub(super) fn stat(&self, inode: Inode) -> Result<Stat, Error> {
         let kind = self.kind(inode)?;
-        let row = self.tables.inode_row(&self.data, inode.0)?;
+        let row = inode.0;
         let size = self.size(inode, kind)?;
         let columns = &self.tables.inode;
         let mtime = self.time(row, &columns.mtime)?;
@@ -289,14 +292,13 @@ impl Tree {
 
     /// The entries of a directory.
     fn entries(&self, directory: Inode) -> Result<Range<u32>, Error> {
-        if self.class(directory)? != Class::Directory {
-            return Err(Error::NotADirectory { inode: directory.0 });
-        }
+        let other = Error::NotADirectory { inode: directory.0 };
+        let number = self.number_of(directory, Class::Directory, other)?;
         let first = |number: u32| match self.tables.options.packed_directories {
             true => at(&self.links()?.first, number, "directory"),
             false => self.tables.dir_first.at32(&self.data, number, "directory"),
         };
-        let range = first(directory.0)?..first(directory.0 + 1)?;
+        let range = first(number)?..first(number + 1)?;
         if range.start > range.end || range.end > self.tables.entry_inode.len() {
             let what = "the entries of a directory are not a range of all entries";
             return Err(Error::Damaged { what, inode: directory.0 });
@@ -307,31 +309,33 @@ impl Tree {
     /// What an entry of a directory names. A directory that is named by any entry but its own is refused: following
     /// it could lead in a circle.
     fn target(&self, directory: Inode, entry: u32) -> Result<Inode, Error> {
-        let inode = Inode(self.tables.entry_inode.at32(&self.data, entry, "directory entry")?);
-        if self.class(inode)? == Class::Directory
-            && (inode == Inode::ROOT || self.own_entry(inode)? != entry || self.parent(inode)? != directory)
+        let number = self.tables.entry_inode.at32(&self.data, entry, "directory entry")?;
+        if self.ends.class(number)? == Class::Directory
+            && (number == 0
+                || self.own_entry(number)? != entry
+                || self.parent(number)? != self.number(directory)?)
         {
             let what = "a directory is named by an entry that is not its own";
-            return Err(Error::Damaged { what, inode: inode.0 });
+            return Err(Error::Damaged { what, inode: number });
         }
-        Ok(inode)
+        Ok(Inode(if self.tables.entry_table.is_some() { entry } else { number }))
     }
 
-    /// The entry that names a directory.
-    fn own_entry(&self, directory: Inode) -> Result<u32, Error> {
+    /// The entry that names the directory with this inode number.
+    fn own_entry(&self, directory: u32) -> Result<u32, Error> {
         match self.rebuilds_links() {
-            true => at(&self.links()?.own, directory.0, "directory"),
-            false => self.tables.dir_self.at32(&self.data, directory.0, "directory"),
+            true => at(&self.links()?.own, directory, "directory"),
+            false => self.tables.dir_self.at32(&self.data, directory, "directory"),
         }
     }
 
-    /// The directory that a directory is in.
-    fn parent(&self, directory: Inode) -> Result<Inode, Error> {
+    /// The inode number of the directory that a directory is in.
+    fn parent(&self, directory: u32) -> Result<u32, Error> {
         if self.rebuilds_links() {
-            return at(&self.links()?.parent, directory.0, "directory").map(Inode);
+            return at(&self.links()?.parent, directory, "directory");
         }
-        let entry = self.tables.dir_parent.at32(&self.data, directory.0, "directory")?;
-        self.tables.entry_inode.at32(&self.data, entry, "parent entry").map(Inode)
+        let entry = self.tables.dir_parent.at32(&self.data, directory, "directory")?;
+        self.tables.entry_inode.at32(&self.data, entry, "parent entry")
     }
 
     /// Whether parents and own entries have to be found out: they are packed, or older than their fields.
@@ -349,10 +353,8 @@ impl Tree {
 
     /// The index into the chunk table of a regular file.
     fn chunk_index(&self, inode: Inode) -> Result<u32, Error> {
-        if self.class(inode)? != Class::Regular {
-            return Err(Error::NotAFile { inode: inode.0 });
-        }
-        let file = inode.0 - self.ends.symlinks;
+        let number = self.number_of(inode, Class::Regular, Error::NotAFile { inode: inode.0 })?;
+        let file = number - self.ends.symlinks;
         let Some(shared) = file.checked_sub(self.unique_files) else { return Ok(file) };
         let list = match self.tables.options.packed_shared_files {
             true => at(self.unpacked_shared_files()?, shared, "shared file")?,
@@ -409,10 +411,8 @@ impl Tree {
     }
 
     fn target_number(&self, inode: Inode) -> Result<u32, Error> {
-        if self.class(inode)? != Class::Symlink {
-            return Err(Error::NotASymlink { inode: inode.0 });
-        }
-        self.tables.symlink_table.at32(&self.data, inode.0 - self.ends.directories, "symlink")
+        let number = self.number_of(inode, Class::Symlink, Error::NotASymlink { inode: inode.0 })?;
+        self.tables.symlink_table.at32(&self.data, number - self.ends.directories, "symlink")
     }
 
     fn mode(&self, row: u32) -> Result<u32, Error> {
@@ -427,7 +427,7 @@ impl Tree {
     fn device(&self, inode: Inode, kind: Kind) -> Result<u64, Error> {
         match (kind, &self.tables.devices) {
             (Kind::CharDevice | Kind::BlockDevice, Some(devices)) => {
-                devices.at(&self.data, inode.0 - self.ends.files, "device")
+                devices.at(&self.data, self.number(inode)? - self.ends.files, "device")
             }
             _ => Ok(0),
         }
@@ -439,7 +439,7 @@ impl Tree {
             return Ok(less_one.saturating_add(1));
         }
         let counts = self.link_counts.get_or_init(|| self.count_links());
-        let file = usize::try_from(inode.0 - self.ends.symlinks).unwrap_or(usize::MAX);
+        let file = usize::try_from(self.number(inode)? - self.ends.symlinks).unwrap_or(usize::MAX);
         Ok(counts.get(file).copied().unwrap_or_default().max(1))
     }
 
@@ -492,6 +492,15 @@ impl Ends {
             devices: end_of(Class::Device)?,
             inodes,
         })
+    }
+
+    /// The class of an inode number.
+    fn class(&self, number: u32) -> Result<Class, Error> {
+        let ends = [self.directories, self.symlinks, self.files, self.devices, self.inodes];
+        let classes = [Class::Directory, Class::Symlink, Class::Regular, Class::Device, Class::Other];
+        let class = ends.into_iter().zip(classes).find(|(end, _)| number < *end);
+        let (found, bound) = (u64::from(number), u64::from(self.inodes));
+        class.map(|(_, class)| class).ok_or(Error::OutOfRange { what: "inode number", found, bound })
     }
 
     /// Checks the lengths of tables against the classes, and returns the number of unshared files.
