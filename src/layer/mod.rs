@@ -1,1 +1,5 @@
 //! What can be a layer.
+
+mod archive;
+
+pub use archive::ArchiveLayer;

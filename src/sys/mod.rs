@@ -4,3 +4,4 @@ pub mod errno;
 pub mod own_dir;
 pub mod program;
 pub mod transfer;
+pub mod scan;
