@@ -3,5 +3,5 @@
 pub mod errno;
 pub mod own_dir;
 pub mod program;
-pub mod transfer;
 pub mod scan;
+pub mod transfer;
