@@ -26,7 +26,8 @@ use crate::{
     dwarfs::{
         read::{Archive, BlockCache, Place},
         write::{
-            self, Codec, DirSource, Progress, PublishError, Source, Summary, TarLimits, TarSource, WriteError, WriteOptions,
+            self, DirSource, Progress, PublishError, Source, Summary, TarLimits, TarSource, WriteError,
+            WriteOptions,
         },
     },
     image::{
@@ -217,7 +218,8 @@ pub fn create(plan: &CreatePlan, report: &dyn Report) -> Result<Created, CreateE
             report.step("archiving the root");
             let message = format!("from {}", plan.from.name());
             let what = plan.from.name();
-            let summary = draft.archive(ArchiveKind::Base, &message, &*source, &plan.options, report, &what)?;
+            let summary =
+                draft.archive(ArchiveKind::Base, &message, &*source, &plan.options, report, &what)?;
             draft.finish()?;
             Ok::<_, CreateError>(summary)
         },
@@ -248,9 +250,7 @@ fn open_source(plan: &CreatePlan, report: &dyn Report) -> Result<Box<dyn Source>
 /// As root mmdebstrap works as root; otherwise in a user namespace, which needs a range of subordinate ids. Owners and
 /// devices are in the tar file either way.
 fn mmdebstrap(debian: &Debian, scratch: &Path, report: &dyn Report) -> Result<File, CreateError> {
-    let failed = |action| {
-        move |source| CreateError::Scratch { action, path: scratch.to_owned(), source }
-    };
+    let failed = |action| move |source| CreateError::Scratch { action, path: scratch.to_owned(), source };
     let tar = tempfile::tempfile_in(scratch).map_err(failed("make a scratch file in"))?;
     let output = tar.try_clone().map_err(failed("use a scratch file in"))?;
     let mut command = Command::new("mmdebstrap");
@@ -302,13 +302,9 @@ fn add_tools(draft: &mut Draft<'_>, plan: &CreatePlan, report: &dyn Report) -> R
     tools::stage(&found, stage.path()).map_err(failed("collect the tools in", stage.path()))?;
     let source = DirSource::open(stage.path())
         .map_err(|source| CreateError::Write { what: "the tools".to_owned(), source })?;
-    let options = WriteOptions { data: Codec::Zstd { level: TOOLS_LEVEL }, ..plan.options.clone() };
-    draft.archive(ArchiveKind::Tools, "", &source, &options, &(), "the tools")?;
+    draft.archive(ArchiveKind::Tools, "", &source, &plan.options, &(), "the tools")?;
     Ok(())
 }
-
-/// zstd level of the tools: a few megabytes, archived once and read often.
-const TOOLS_LEVEL: i32 = 19;
 
 /// The running program.
 struct Program {
@@ -366,8 +362,11 @@ impl<'a> Draft<'a> {
             let mut output = BufWriter::with_capacity(BUFFER, &mut *self.file);
             let written = write::write_archive(source, options, &mut output, progress)
                 .map_err(|source| CreateError::Write { what: what.to_owned(), source })?;
-            io::Write::flush(&mut output)
-                .map_err(|source| CreateError::Scratch { action: "write", path: self.path.to_owned(), source })?;
+            io::Write::flush(&mut output).map_err(|source| CreateError::Scratch {
+                action: "write",
+                path: self.path.to_owned(),
+                source,
+            })?;
             written
         };
         let place = Place::At { offset, len: None };
@@ -398,7 +397,8 @@ impl<'a> Draft<'a> {
         self.reserved.settings().create(self.file, config::encode(&self.settings)?)?;
         self.reserved.table().create(self.file, table)?;
         // whoever may read the file, as the umask left it, may run it
-        let failed = |source| CreateError::Scratch { action: "make executable", path: self.path.to_owned(), source };
+        let failed =
+            |source| CreateError::Scratch { action: "make executable", path: self.path.to_owned(), source };
         let mode = self.file.metadata().map_err(failed)?.permissions().mode();
         let mode = mode | (mode & 0o444) >> 2;
         self.file.set_permissions(fs::Permissions::from_mode(mode)).map_err(failed)

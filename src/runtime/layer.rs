@@ -117,8 +117,7 @@ pub fn add(
     created: u64,
     watch: &mut dyn FnMut(u64, u64),
 ) -> Result<LayerEntry, LayerError> {
-    let source =
-        File::open(file).map_err(|source| ImageError::Open { path: file.to_owned(), source })?;
+    let source = File::open(file).map_err(|source| ImageError::Open { path: file.to_owned(), source })?;
     if matches!(ImageFile::probe(&source), Ok(Some(_))) {
         return Err(LayerError::IsImage { path: file.to_owned() });
     }
@@ -151,7 +150,12 @@ pub fn append(
                 done += count;
                 watch(done, found.length);
             })
-            .map_err(|source| ImageError::Io { action: "write", path: image.clone(), offset, source })?;
+            .map_err(|source| ImageError::Io {
+                action: "write",
+                path: image.clone(),
+                offset,
+                source,
+            })?;
             Ok(found.length)
         },
         |target, offset, length| {

@@ -129,7 +129,10 @@ fn layers_are_added_on_top_by_the_tool_and_by_the_image() {
     assert_eq!(json[0]["kind"], "base");
     assert_eq!(json[3]["offset"], found[3].0);
     assert!(json[3]["content"].as_str().unwrap().starts_with("sections:"));
-    assert_eq!(place.ok("./app fim-layer list"), place.ok("fim layer ./app list").replace("./app", image.to_str().unwrap()));
+    assert_eq!(
+        place.ok("./app fim-layer list"),
+        place.ok("fim layer ./app list").replace("./app", image.to_str().unwrap())
+    );
 }
 
 #[test]
@@ -190,7 +193,10 @@ fn what_cannot_be_stored_is_refused_and_changes_nothing() {
     let image = place.image();
     let before = fs::read(&image).unwrap();
     for (line, said) in [
-        ("fim perms app add home,netwrok", "unknown permission \"netwrok\": expected one of all strict audio"),
+        (
+            "fim perms app add home,netwrok",
+            "unknown permission \"netwrok\": expected one of all strict audio",
+        ),
         ("fim unshare app set everything", "unknown namespace \"everything\""),
         ("fim env app add NOVALUE", "cannot read the variable \"NOVALUE\": expected NAME=VALUE"),
         ("fim env app del NOPE", "cannot delete the variable \"NOPE\": it is not set in the image"),
@@ -277,7 +283,11 @@ fn a_torn_append_is_ignored_and_overwritten() {
     place.ok("fim layer app add one.layer");
     let found = layers(&place, "app");
     assert_eq!(content(&image, found[1], "one").unwrap(), "content of one\n");
-    assert_eq!(fs::metadata(&image).unwrap().len(), found[1].0 + found[1].1, "nothing of the torn one is left");
+    assert_eq!(
+        fs::metadata(&image).unwrap().len(),
+        found[1].0 + found[1].1,
+        "nothing of the torn one is left"
+    );
 }
 
 #[test]
@@ -287,16 +297,13 @@ fn a_damaged_layer_is_not_added() {
     let layer = place.layer("one");
     let before = fs::read(&image).unwrap();
     let whole = fs::read(&layer).unwrap();
-    for at in (0..whole.len()).step_by(13) {
+    for at in (0..16).chain((16..whole.len()).step_by(13)) {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x10;
         fs::write(&layer, &damaged).unwrap();
         let done = place.run("fim layer app add one.layer");
-        // the minor version is covered by no checksum, and an older one may be readable
-        if at != 7 {
-            assert_eq!(done.status, 125, "byte {at}: {done:?}");
-            assert!(fs::read(&image).unwrap() == before, "byte {at}");
-        }
+        assert_eq!(done.status, 125, "byte {at}: {done:?}");
+        assert!(fs::read(&image).unwrap() == before, "byte {at}");
     }
     fs::write(&layer, &whole[..whole.len() - 1]).unwrap();
     place.refused("fim layer app add one.layer");
@@ -324,7 +331,12 @@ fn an_image_is_changed_while_it_runs() {
     let image = place.image();
     place.layer("one");
     // more than a pipe holds, so that whoever prints it waits
-    place.command("fim").args(["env", "app", "add"]).arg(format!("LONG={}", "x".repeat(100_000))).status().unwrap();
+    place
+        .command("fim")
+        .args(["env", "app", "add"])
+        .arg(format!("LONG={}", "x".repeat(100_000)))
+        .status()
+        .unwrap();
     let mut running =
         place.command("./app").args(["fim-env", "list"]).stdout(Stdio::piped()).spawn().unwrap();
     let exe = PathBuf::from(format!("/proc/{}/exe", running.id()));
@@ -391,7 +403,8 @@ fn a_killed_add_leaves_the_old_or_the_new_image() {
     let image = place.image();
     let tree = place.path("big.tree");
     fs::create_dir(&tree).unwrap();
-    let noise: Vec<u8> = (0_u32..4 << 20).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let noise: Vec<u8> =
+        (0_u32..4 << 20).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     fs::write(tree.join("noise"), noise).unwrap();
     place.ok("fim archive create big.tree big.layer");
     let mut added = 0;
@@ -420,11 +433,11 @@ fn read_only_media_are_read_and_not_changed() {
     let place = Place::new();
     place.image();
     place.layer("one");
-    let dir = place.path(".");
+    let dir = place.directory();
     let inside = |command: &str| {
         let text = format!(
             "mount --bind '{0}' '{0}' && mount -o remount,bind,ro '{0}' && cd '{0}' && {command}",
-            dir.parent().unwrap_or(&dir).display()
+            dir.display()
         );
         let output = Command::new("unshare").args(["-m", "sh", "-c", &text]).output().unwrap();
         Done::of(output)
@@ -441,11 +454,10 @@ fn read_only_media_are_read_and_not_changed() {
     for command in ["fim-env add A=1", "fim-layer add one.layer", "fim-perms clear"] {
         let done = inside(&format!("{set} ./app {command}"));
         assert_eq!(done.status, 125, "{done:?}");
-        assert!(
-            done.stderr.contains("(copy the image to a place that you can write): Read-only file system")
-                || done.stderr.contains("Read-only file system"),
-            "{done:?}"
-        );
+        let said = "fim: cannot change ";
+        let cure =
+            "app (copy the image to a place that you can write): Read-only file system (os error 30)\n";
+        assert!(done.stderr.starts_with(said) && done.stderr.ends_with(cure), "{done:?}");
     }
 }
 
@@ -531,9 +543,7 @@ fn mmdebstrap_is_asked_for_a_tar() {
         "#!/bin/sh\necho \"$@\" > asked\necho 'I: working' >&2\nexec tar -cf - -C root .\n",
     );
     let path = format!("{}:{}", place.path("path").display(), std::env::var("PATH").unwrap());
-    let run = |args: &[&str]| {
-        Done::of(place.command("fim").args(args).env("PATH", &path).output().unwrap())
-    };
+    let run = |args: &[&str]| Done::of(place.command("fim").args(args).env("PATH", &path).output().unwrap());
     let args = ["create", "-o", "app", "--no-tools", "--include", "git,make", "--mirror", "http://m/"];
     let done = run(&[&args[..], &["--from", "debian:trixie"]].concat());
     assert_eq!(done.status, 0, "{done:?}");
@@ -543,7 +553,10 @@ fn mmdebstrap_is_asked_for_a_tar() {
     );
     assert_eq!(layers(&place, "app").len(), 1);
 
-    script(&place.path("path/mmdebstrap"), "#!/bin/sh\necho 'I: x' >&2\necho 'E: no such suite' >&2\nexit 25\n");
+    script(
+        &place.path("path/mmdebstrap"),
+        "#!/bin/sh\necho 'I: x' >&2\necho 'E: no such suite' >&2\nexit 25\n",
+    );
     let done = run(&["create", "-o", "new", "--from", "debian:nope"]);
     assert_eq!(
         (done.status, done.stderr.as_str()),
@@ -604,5 +617,9 @@ fn upstream_opens_every_layer_at_its_offset() {
 fn judge(name: &str) -> Option<PathBuf> {
     let judges = std::env::var_os("FIM_JUDGES").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    judges.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join(name)).find(|path| path.is_file())
+    judges
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file())
 }

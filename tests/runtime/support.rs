@@ -26,6 +26,10 @@ impl Place {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -34,7 +38,10 @@ impl Place {
     pub fn command(&self, program: &str) -> Command {
         let program = if program == "fim" { env!("CARGO_BIN_EXE_fim").into() } else { self.path(program) };
         let mut command = Command::new(program);
-        command.current_dir(self.dir.path()).env("FIM_DIR_GLOBAL", self.path("global")).env_remove("SOURCE_DATE_EPOCH");
+        command
+            .current_dir(self.dir.path())
+            .env("FIM_DIR_GLOBAL", self.path("global"))
+            .env_remove("SOURCE_DATE_EPOCH");
         command
     }
 

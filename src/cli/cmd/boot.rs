@@ -26,7 +26,12 @@ pub enum BootAction {
     /// Stores a program and its arguments.
     Set {
         /// Name or path of the program, and its arguments.
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD [ARG…]")]
+        #[arg(
+            required = true,
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            value_name = "CMD [ARG…]"
+        )]
         command: Vec<OsString>,
     },
     /// Prints what is stored, as JSON.

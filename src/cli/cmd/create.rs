@@ -18,7 +18,9 @@ use crate::{
 /// The root is taken from a directory, from a tar file (plain, gzip, xz or zstd), or made of Debian packages with
 /// mmdebstrap. The static bash and busybox and the bubblewrap of this machine go in as well, if they are there.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: fim create -o debian.flatimage --from debian:bookworm --include python3,git")]
+#[command(
+    after_help = "Example: fim create -o debian.flatimage --from debian:bookworm --include python3,git"
+)]
 pub struct CreateArgs {
     /// The image [default: named after the source, in the current directory].
     #[arg(short, long, value_name = "OUT")]

@@ -38,8 +38,11 @@ pub fn run(args: &HelpArgs, tool: &Command) -> Outcome {
     };
     let word = topic.to_string_lossy().to_ascii_lowercase();
     let verb = word.strip_prefix("fim-").unwrap_or(&word);
-    let names: Vec<String> =
-        tool.get_subcommands().filter(|command| !command.is_hide_set()).map(|verb| verb.get_name().to_owned()).collect();
+    let names: Vec<String> = tool
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(|verb| verb.get_name().to_owned())
+        .collect();
     let Some(command) = tool.find_subcommand_mut(verb) else {
         let failure = Failure::new(format!("cannot explain {verb:?}: there is no such verb"));
         return Err(failure.cure(format!("one of {}", names.join(" "))));

@@ -35,7 +35,13 @@ pub(super) fn options() -> Result<(WriteOptions, u64), Failure> {
 }
 
 /// Says what was made.
-pub(super) fn tell(path: &Path, length: u64, summary: &Summary, time: Duration, json: bool) -> Result<(), Failure> {
+pub(super) fn tell(
+    path: &Path,
+    length: u64,
+    summary: &Summary,
+    time: Duration,
+    json: bool,
+) -> Result<(), Failure> {
     if json {
         return settings::json(&json!({
             "path": path,
@@ -49,7 +55,8 @@ pub(super) fn tell(path: &Path, length: u64, summary: &Summary, time: Duration, 
             "seconds": time.as_secs_f64(),
         }));
     }
-    let share = if summary.bytes_in == 0 { 100 } else { summary.bytes_out.saturating_mul(1000) / summary.bytes_in };
+    let share =
+        if summary.bytes_in == 0 { 100 } else { summary.bytes_out.saturating_mul(1000) / summary.bytes_in };
     let ratio = format!("{}.{} %", share / 10, share % 10);
     settings::line(format!(
         "{}: {} from {} ({ratio}), {} files, {:.1} s",
@@ -95,7 +102,9 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        for (count, expected) in [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB"), (u64::MAX, "1.6 PiB")] {
+        for (count, expected) in
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_572_864, "1.5 MiB"), (u64::MAX, "1.6 PiB")]
+        {
             if count == u64::MAX {
                 assert!(bytes(count).ends_with("TiB"));
             } else {

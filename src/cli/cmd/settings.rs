@@ -33,14 +33,17 @@ pub(super) fn change<T>(
 
 /// Prints a line.
 pub(super) fn line(text: impl Display) -> Result<(), Failure> {
-    Ok(writeln!(io::stdout().lock(), "{text}")?)
+    lines([text])
 }
 
-/// Prints lines.
+/// Prints lines, until the reader has read enough.
 pub(super) fn lines<T: Display>(texts: impl IntoIterator<Item = T>) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     for text in texts {
-        writeln!(output, "{text}")?;
+        match writeln!(output, "{text}") {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other?,
+        }
     }
     Ok(())
 }

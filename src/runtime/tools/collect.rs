@@ -51,9 +51,10 @@ impl Collected {
 #[must_use]
 pub fn collect(roots: &[PathBuf]) -> Collected {
     let mut found = Collected::default();
-    for (tool, package, names) in
-        [("bash", "bash-static", ["bash-static", "bash"]), ("busybox", "busybox-static", ["busybox", "busybox"])]
-    {
+    for (tool, package, names) in [
+        ("bash", "bash-static", ["bash-static", "bash"]),
+        ("busybox", "busybox-static", ["busybox", "busybox"]),
+    ] {
         match static_program(roots, &names) {
             Ok(path) => drop(found.files.insert(format!("bin/{tool}"), path)),
             Err(reason) => found.missing.push(Missing { tool, reason, package }),
@@ -139,7 +140,8 @@ fn bubblewrap(roots: &[PathBuf]) -> Result<Linked, String> {
             if !seen.insert(library.clone()) {
                 continue;
             }
-            let name = file_name(library).filter(|name| name == library).ok_or("a library has no plain name")?;
+            let name =
+                file_name(library).filter(|name| name == library).ok_or("a library has no plain name")?;
             let path = find_library(roots, &name, &needs, &user, machine)
                 .ok_or_else(|| format!("its library {library} is not there"))?;
             open.push((depth + 1, open_needs(&path)?, path.clone()));
@@ -174,15 +176,19 @@ fn candidates<'a>(
     places: &'a [&'a str],
     names: &'a [&'a str],
 ) -> impl Iterator<Item = PathBuf> + 'a {
-    roots.iter().flat_map(move |root| {
-        places.iter().flat_map(move |place| names.iter().map(move |name| root.join(place).join(name)))
-    })
-    .filter(|path| path.is_file())
+    roots
+        .iter()
+        .flat_map(move |root| {
+            places.iter().flat_map(move |place| names.iter().map(move |name| root.join(place).join(name)))
+        })
+        .filter(|path| path.is_file())
 }
 
 fn open_needs(path: &Path) -> Result<Needs, String> {
     let failed = |error: String| format!("cannot use {}: {error}", path.display());
-    File::open(path).map_err(|error| failed(error.to_string())).and_then(|file| needs_of(&file).map_err(failed))
+    File::open(path)
+        .map_err(|error| failed(error.to_string()))
+        .and_then(|file| needs_of(&file).map_err(failed))
 }
 
 fn needs_of(file: &File) -> Result<Needs, String> {
@@ -296,7 +302,10 @@ mod tests {
         assert!(found.is_empty(), "{found:?}");
         let reasons: Vec<String> =
             found.missing.iter().map(|missing| format!("{}: {}", missing.tool, missing.reason)).collect();
-        assert!(reasons[0].starts_with("bash: ") && reasons[0].ends_with("bash-static is not static"), "{reasons:?}");
+        assert!(
+            reasons[0].starts_with("bash: ") && reasons[0].ends_with("bash-static is not static"),
+            "{reasons:?}"
+        );
         assert_eq!(reasons[1], "busybox: it is not installed");
         assert!(reasons[2].starts_with("bwrap: its loader /"), "{reasons:?}");
         assert_eq!(found.missing[2].package, "bubblewrap");

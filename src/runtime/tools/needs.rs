@@ -113,7 +113,13 @@ fn segment(
     found.map(|segment| read(file, segment.offset, segment.length, what, limit)).transpose()
 }
 
-fn read(file: &File, offset: u64, length: u64, what: &'static str, limit: u64) -> Result<Vec<u8>, NeedsError> {
+fn read(
+    file: &File,
+    offset: u64,
+    length: u64,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, NeedsError> {
     let too_long = NeedsError::TooLong { what, found: length, limit };
     let Some(len) = usize::try_from(length).ok().filter(|_| length <= limit) else { return Err(too_long) };
     let mut bytes = vec![0; len];
@@ -124,7 +130,8 @@ fn read(file: &File, offset: u64, length: u64, what: &'static str, limit: u64) -
 /// Where in the file an address is mapped from.
 fn offset_of(elf: &Elf, address: u64) -> Option<u64> {
     let load = elf.segments.iter().find(|segment| {
-        segment.kind == PT_LOAD && address.checked_sub(segment.address).is_some_and(|into| into < segment.length)
+        segment.kind == PT_LOAD
+            && address.checked_sub(segment.address).is_some_and(|into| into < segment.length)
     })?;
     load.offset.checked_add(address.checked_sub(load.address)?)
 }

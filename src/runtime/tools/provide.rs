@@ -135,7 +135,9 @@ fn whole(place: &OwnDir) -> io::Result<Option<Manifest>> {
     let Some(manifest) = manifest.filter(Manifest::is_sane) else { return Ok(None) };
     for file in &manifest.files {
         let (directory, name) = within(place, file).map_err(io::Error::other)?;
-        let Some(found) = directory.as_ref().unwrap_or(place).file(OsStr::new(name))? else { return Ok(None) };
+        let Some(found) = directory.as_ref().unwrap_or(place).file(OsStr::new(name))? else {
+            return Ok(None);
+        };
         if !is_same(found, file)? {
             return Ok(None);
         }
@@ -207,9 +209,10 @@ impl<'a> Tools<'a> {
     fn open(image: &'a ImageFile, entry: &LayerEntry) -> Result<Self, ToolsError> {
         let (offset, path) = (entry.offset, image.path().to_owned());
         let failed = |source| ToolsError::Archive { path: path.clone(), offset, source: Box::new(source) };
-        let file = image.file().try_clone().map_err(|source| {
-            failed(dwarfs::Error::Read { offset, len: entry.length, source })
-        })?;
+        let file = image
+            .file()
+            .try_clone()
+            .map_err(|source| failed(dwarfs::Error::Read { offset, len: entry.length, source }))?;
         let place = Place::At { offset, len: Some(entry.length) };
         let archive = Archive::open(Arc::new(file), place, &BlockCache::new(CACHE)).map_err(failed)?;
         Ok(Self { image, offset, archive })
@@ -224,17 +227,17 @@ impl<'a> Tools<'a> {
 
     /// Reads a file of at most `limit` bytes.
     fn read(&self, path: &str, limit: u64) -> Result<Vec<u8>, ToolsError> {
-        let failed =
-            |source| ToolsError::Archive {
-                path: self.image.path().to_owned(),
-                offset: self.offset,
-                source: Box::new(source),
-            };
+        let failed = |source| ToolsError::Archive {
+            path: self.image.path().to_owned(),
+            offset: self.offset,
+            source: Box::new(source),
+        };
         let inode = self.archive.find(path.as_bytes()).map_err(failed)?;
         let inode = inode.ok_or_else(|| self.wrong(format!("it has no {path}")))?;
         let size = self.archive.attr(inode).map_err(failed)?.size;
         let length = usize::try_from(size).ok().filter(|_| size <= limit);
-        let length = length.ok_or_else(|| self.wrong(format!("{path} has {size} bytes, expected {limit} at most")))?;
+        let length =
+            length.ok_or_else(|| self.wrong(format!("{path} has {size} bytes, expected {limit} at most")))?;
         Ok(self.archive.read(inode, 0, length).map_err(failed)?.contiguous().into_owned())
     }
 
