@@ -1,3 +1,11 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
 pub mod errno;
+pub mod fork;
+pub mod fuse_dev;
+pub mod fusermount;
+pub mod mount;
+pub mod namespace;
+pub mod pipe;
+pub mod poll;
+pub mod signals;
