@@ -20,8 +20,8 @@ use super::errno::Errno;
 /// Which of the two processes the caller is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that was there before; the other one's id where it is its parent.
-    Parent(Pid),
+    /// The one that was there before, with the id of its child.
+    Parent(u32),
     /// The new one.
     Child,
 }
@@ -37,16 +37,16 @@ pub fn fork() -> Result<Side, Errno> {
     if threads != 1 {
         return Err(Errno::EBUSY);
     }
-    // SAFETY: fork(2) leaves the child with the calling thread only, so that the child may call nothing that relies
-    // on another thread; there is none, as the line above has seen, and only this thread could have made one since.
+    // SAFETY: fork(2) leaves the child with the calling thread only, so that it must not wait for what another thread
+    // holds; there was no other one a line above, and only this thread could have made one since.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(Side::Parent(child)),
+        ForkResult::Parent { child } => Ok(Side::Parent(child.as_raw().unsigned_abs())),
         ForkResult::Child => Ok(Side::Child),
     }
 }
 
 /// Makes a copy of the calling process that lives on by itself: in a session of its own that it does not lead, nobody's
-/// child, in `/`, its standard descriptors on `/dev/null`. The parent gets back the id of nobody it has to wait for.
+/// child, in `/`, its standard descriptors on `/dev/null`. The parent has nothing to wait for.
 ///
 /// # Errors
 ///
@@ -54,7 +54,8 @@ pub fn fork() -> Result<Side, Errno> {
 pub fn detach() -> Result<Side, Errno> {
     match fork()? {
         Side::Parent(between) => {
-            waitpid(between, None)?;
+            let pid = i32::try_from(between).map_err(|_| Errno::ESRCH)?;
+            waitpid(Pid::from_raw(pid), None)?;
             Ok(Side::Parent(between))
         }
         Side::Child => {
@@ -76,6 +77,32 @@ pub fn detach() -> Result<Side, Errno> {
 pub fn leave(status: i32) -> ! {
     // SAFETY: _exit(2) has no condition; it does not return and runs no destructor.
     unsafe { libc::_exit(status) }
+}
+
+/// Makes the calling process, which must not lead a process group, the leader of a session of its own: signals of the
+/// terminal no longer reach it.
+///
+/// # Errors
+///
+/// What setsid(2) says.
+pub fn lead_session() -> Result<(), Errno> {
+    nix::unistd::setsid().map(|_| ())
+}
+
+/// The effective user and group id.
+#[must_use]
+pub fn own_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
+/// Sends a signal to a child that has not been waited for.
+///
+/// # Errors
+///
+/// What kill(2) says.
+pub fn send(child: u32, signal: Signal) -> Result<(), Errno> {
+    let pid = i32::try_from(child).map_err(|_| Errno::ESRCH)?;
+    nix::sys::signal::kill(Pid::from_raw(pid), signal)
 }
 
 /// Starts `command` with the signal mask `mask`; it gets SIGKILL when the calling thread ends.
