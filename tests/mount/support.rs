@@ -2,11 +2,19 @@
 
 use std::{
     env, fs,
-    os::fd::AsFd as _,
+    io::Read as _,
+    os::{
+        fd::AsFd as _,
+        unix::{
+            fs::{PermissionsExt as _, symlink},
+            process::CommandExt as _,
+        },
+    },
     path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fim::{
@@ -15,7 +23,7 @@ use fim::{
     sys::{
         fork::own_ids,
         fuse_dev,
-        mount::{Access, FuseMount, Unmount, Visitors, mount_fuse, unmount},
+        mount::{Access, FuseMount, Unmount, Visitors, bind, mount_fuse, unmount},
         namespace,
     },
     vfs::FileSystem,
@@ -24,6 +32,12 @@ use tempfile::TempDir;
 
 /// When a test stalls for longer, its connection is aborted and everybody who waits gets an error.
 const STALL: Duration = Duration::from_secs(120);
+
+/// An id that is in no passwd file.
+const ORDINARY: u32 = 12_345;
+
+/// Where a test that runs inside a mount finds it.
+const INSIDE: &str = "FIM_TEST_AT";
 
 /// Says whether real mounts can be made here; if not the caller's test is skipped, with a line that says so.
 pub(crate) fn can_mount() -> bool {
@@ -48,6 +62,15 @@ pub(crate) fn skip(missing: &str) {
 pub(crate) fn scratch() -> TempDir {
     namespace::enter_private().expect("a private mount namespace");
     tempfile::Builder::new().prefix("fim-test-").tempdir().expect("a scratch directory")
+}
+
+/// Waits until `done` or fails the test.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < patience, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Aborts a connection unless dropped in time.
@@ -114,6 +137,199 @@ impl Drop for Served {
         if let Some(serving) = self.serving.take() {
             let _ = unmount(&self.path, Unmount::Abort);
             let _ = serving.wait();
+        }
+    }
+}
+
+/// Who runs fim in a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum User {
+    Root,
+    /// A uid without a name or rights, on a machine where everybody may open the FUSE device.
+    Ordinary,
+}
+
+/// A private mount namespace with fim, a sample layer, an empty upper directory and a mount point, all of one user.
+///
+/// ```text
+/// lower/file  "lower file\n"      lower/big   3 MiB + 5 bytes, see `pattern`
+/// lower/dir/{a,b,c}               lower/link -> file          lower/hard1 = lower/hard2
+/// lower/true  the program         lower/empty/
+/// ```
+pub(crate) struct Machine {
+    pub(crate) user: User,
+    scratch: TempDir,
+    _watchdog: Watchdog,
+}
+
+impl Machine {
+    pub(crate) fn new(user: User) -> Self {
+        let scratch = scratch();
+        let root = scratch.path();
+        fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_fim"), root.join("fim")).unwrap();
+        fs::copy(env::current_exe().unwrap(), root.join("tests")).unwrap();
+        if user == User::Ordinary {
+            let node = root.join("fuse");
+            let made =
+                Command::new("mknod").arg("-m").arg("666").arg(&node).args(["c", "10", "229"]).status();
+            assert!(made.unwrap().success());
+            bind(&node, Path::new(fuse_dev::PATH)).unwrap();
+        }
+        for dir in ["mount", "upper", "lower", "lower/dir", "lower/empty"] {
+            fs::create_dir(root.join(dir)).unwrap();
+        }
+        let lower = root.join("lower");
+        fs::write(lower.join("file"), "lower file\n").unwrap();
+        fs::write(lower.join("big"), pattern((3 << 20) + 5)).unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(lower.join("dir").join(name), name).unwrap();
+        }
+        symlink("file", lower.join("link")).unwrap();
+        fs::write(lower.join("hard1"), "hard").unwrap();
+        fs::hard_link(lower.join("hard1"), lower.join("hard2")).unwrap();
+        fs::copy("/bin/true", lower.join("true")).unwrap();
+        let machine = Self { user, _watchdog: Watchdog::over(&root.join("mount")), scratch };
+        machine.give("");
+        machine
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Makes everything below a place the user's.
+    pub(crate) fn give(&self, name: &str) {
+        if self.user == User::Ordinary {
+            give(&self.path(name));
+        }
+    }
+
+    /// A command of the user.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if self.user == User::Ordinary {
+            command.uid(ORDINARY).gid(ORDINARY);
+        }
+        command.current_dir(self.scratch.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// fim with these words, in the scratch directory.
+    pub(crate) fn fim(&self, words: &[&str]) -> Command {
+        let mut command = self.command(self.path("fim"));
+        command.args(words);
+        command
+    }
+
+    /// Runs fim to its end, which must be a success.
+    pub(crate) fn succeed(&self, words: &[&str]) -> String {
+        let output = finish(self.fim(words));
+        assert!(output.status.success(), "{words:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs a shell script as the user and returns what it printed; it must succeed.
+    pub(crate) fn shell(&self, script: &str) -> String {
+        let mut command = self.command("sh");
+        command.args(["-ec", script]);
+        let output = finish(command);
+        assert!(output.status.success(), "{script}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Whether something is mounted on a place, as this thread sees it.
+    pub(crate) fn is_mounted(&self, name: &str) -> bool {
+        let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        let place = format!(" {} ", self.path(name).display());
+        table.lines().any(|line| line.contains(&place))
+    }
+}
+
+/// Runs a command with its output caught; kills it when it stalls.
+pub(crate) fn finish(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    finish_child(child)
+}
+
+/// As [`finish`] for a command that runs already.
+pub(crate) fn finish_child(mut child: Child) -> Output {
+    let mut pipes = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let stdout = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipes.0.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let stderr = thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipes.1.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    let patience = Instant::now() + STALL;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > patience {
+            let _ = child.kill();
+            panic!("a command stalls");
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Bytes that differ from place to place.
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
+    (0..len as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+}
+
+/// Runs `body` inside a writable mount over the sample layer, once as root and once as an ordinary user: the test's
+/// own binary is started again as the command of `fim mount`, for this one test.
+pub(crate) fn inside(test: &str, body: impl FnOnce(&Path)) {
+    if let Some(path) = env::var_os(INSIDE) {
+        return body(Path::new(&path));
+    }
+    if !can_mount() {
+        return;
+    }
+    let name = test.split_once("::").map_or(test, |(_, name)| name);
+    for user in [User::Root, User::Ordinary] {
+        let machine = Machine::new(user);
+        let words = ["mount", "-o", "suid,dev", "--layer", "lower", "--upper", "upper", "mount", "--"];
+        let mut command = machine.fim(&words);
+        command.arg(machine.path("tests")).args(["--exact", name, "--nocapture"]);
+        command.env(INSIDE, machine.path("mount")).env("RUST_BACKTRACE", "0");
+        let output = finish(command);
+        let (said, complained) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{user:?}: {said}\n{complained}");
+        assert!(said.contains("1 passed"), "{name} did not run: {said}");
+    }
+}
+
+/// Declares tests whose body runs [`inside`] a mount.
+macro_rules! on_mount {
+    ($($(#[$meta:meta])* fn $name:ident($path:ident) $body:block)+) => {
+        $(
+            $(#[$meta])*
+            #[test]
+            fn $name() {
+                $crate::support::inside(concat!(module_path!(), "::", stringify!($name)), |$path| $body);
+            }
+        )+
+    };
+}
+pub(crate) use on_mount;
+
+fn give(path: &Path) {
+    std::os::unix::fs::lchown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+    if fs::symlink_metadata(path).unwrap().is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give(&entry.unwrap().path());
         }
     }
 }
