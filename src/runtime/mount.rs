@@ -349,6 +349,9 @@ fn listen(plan: &MountPlan, hear: OwnedFd) -> Result<Report, Error> {
 
 fn mount(plan: &MountPlan) -> Result<OwnedFd, Error> {
     let target = || plan.target.clone();
+    if sys_mount::is_dead(&plan.target) {
+        return Err(Error::Mount { target: target(), source: Errno::ENOTCONN });
+    }
     match plan.way {
         Way::Direct => {
             let device = fuse_dev::open().map_err(Error::Device)?;

@@ -19,8 +19,8 @@ impl Connection {
         Self(minor)
     }
 
-    /// The processes that hold a descriptor of this connection, as far as the caller may look; on kernels before
-    /// 6.5, which do not tell, nobody.
+    /// The processes that hold a descriptor of this connection, as far as the caller may look; nobody on older kernels,
+    /// whose `fdinfo` does not tell.
     #[must_use]
     pub fn servers(self) -> Vec<u32> {
         let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };

@@ -115,6 +115,12 @@ pub fn unmount(target: &Path, how: Unmount) -> Result<(), Errno> {
     nix::mount::umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW)
 }
 
+/// Whether a FUSE mount without a server lies on `target`: statfs(2) is what the kernel always asks the server for.
+#[must_use]
+pub fn is_dead(target: &Path) -> bool {
+    matches!(nix::sys::statfs::statfs(target), Err(Errno::ENOTCONN | Errno::ECONNABORTED))
+}
+
 /// A line of the table of mounts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {

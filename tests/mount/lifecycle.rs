@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::{Machine, User, can_mount, eventually, finish, finish_child, text};
 
-const USERS: [User; 2] = [User::Root, User::Ordinary];
+const USERS: [User; 2] = [User::Root, User::Nobody];
 const MOUNT: [&str; 6] = ["mount", "--layer", "lower", "--upper", "upper", "mount"];
 
 /// The words of a mount with some in front.
@@ -187,7 +187,7 @@ fn a_command_runs_in_a_private_mount_and_gives_its_status() {
             "id -u; cat mount/file; pwd; echo kept > mount/new; cat /proc/self/mountinfo",
         ]);
         let said = machine.succeed(&words);
-        let id = if user == User::Root { "0" } else { "12345" };
+        let id = if user == User::Root { "0" } else { "65534" };
         assert!(
             said.starts_with(
                 &format!("{id}\nlower file\n{}\n", machine.path("").display()).replace("/\n", "\n")
@@ -272,7 +272,7 @@ fn a_user_without_the_device_is_told_the_cure() {
     if !can_mount() {
         return;
     }
-    let machine = Machine::new(User::Ordinary);
+    let machine = Machine::new(User::Nobody);
     fs::set_permissions(machine.path("fuse"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let output = finish(machine.fim(&["mount", "lower", "mount", "--", "true"]));
     let said = text(&output.stderr);

@@ -33,9 +33,6 @@ use tempfile::TempDir;
 /// When a test stalls for longer, its connection is aborted and everybody who waits gets an error.
 const STALL: Duration = Duration::from_secs(120);
 
-/// An id that is in no passwd file.
-const ORDINARY: u32 = 12_345;
-
 /// Where a test that runs inside a mount finds it.
 const INSIDE: &str = "FIM_TEST_AT";
 
@@ -145,8 +142,20 @@ impl Drop for Served {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum User {
     Root,
-    /// A uid without a name or rights, on a machine where everybody may open the FUSE device.
-    Ordinary,
+    /// A user without rights, on a machine where everybody may open the FUSE device.
+    Nobody,
+    /// The same with an id that is in no passwd file, whom fusermount3 refuses.
+    Nameless,
+}
+
+impl User {
+    const fn id(self) -> u32 {
+        match self {
+            Self::Root => 0,
+            Self::Nobody => 65_534,
+            Self::Nameless => 12_345,
+        }
+    }
 }
 
 /// A private mount namespace with fim, a sample layer, an empty upper directory and a mount point, all of one user.
@@ -169,13 +178,6 @@ impl Machine {
         fs::set_permissions(root, fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_fim"), root.join("fim")).unwrap();
         fs::copy(env::current_exe().unwrap(), root.join("tests")).unwrap();
-        if user == User::Ordinary {
-            let node = root.join("fuse");
-            let made =
-                Command::new("mknod").arg("-m").arg("666").arg(&node).args(["c", "10", "229"]).status();
-            assert!(made.unwrap().success());
-            bind(&node, Path::new(fuse_dev::PATH)).unwrap();
-        }
         for dir in ["mount", "upper", "lower", "lower/dir", "lower/empty"] {
             fs::create_dir(root.join(dir)).unwrap();
         }
@@ -189,27 +191,26 @@ impl Machine {
         fs::write(lower.join("hard1"), "hard").unwrap();
         fs::hard_link(lower.join("hard1"), lower.join("hard2")).unwrap();
         fs::copy("/bin/true", lower.join("true")).unwrap();
-        let machine = Self { user, _watchdog: Watchdog::over(&root.join("mount")), scratch };
-        machine.give("");
-        machine
+        give(root, user);
+        if user != User::Root {
+            let node = root.join("fuse");
+            let made =
+                Command::new("mknod").arg("-m").arg("666").arg(&node).args(["c", "10", "229"]).status();
+            assert!(made.unwrap().success());
+            bind(&node, Path::new(fuse_dev::PATH)).unwrap();
+        }
+        Self { user, _watchdog: Watchdog::over(&root.join("mount")), scratch }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    /// Makes everything below a place the user's.
-    pub(crate) fn give(&self, name: &str) {
-        if self.user == User::Ordinary {
-            give(&self.path(name));
-        }
-    }
-
     /// A command of the user.
     pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
-        if self.user == User::Ordinary {
-            command.uid(ORDINARY).gid(ORDINARY);
+        if self.user != User::Root {
+            command.uid(self.user.id()).gid(self.user.id());
         }
         command.current_dir(self.scratch.path()).stdin(Stdio::null());
         command
@@ -243,6 +244,13 @@ impl Machine {
         let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         let place = format!(" {} ", self.path(name).display());
         table.lines().any(|line| line.contains(&place))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // A test that failed half-way leaves a server; without its mount it ends.
+        let _ = unmount(&self.path("mount"), Unmount::Abort);
     }
 }
 
@@ -298,7 +306,7 @@ pub(crate) fn inside(test: &str, body: impl FnOnce(&Path)) {
         return;
     }
     let name = test.split_once("::").map_or(test, |(_, name)| name);
-    for user in [User::Root, User::Ordinary] {
+    for user in [User::Root, User::Nameless] {
         let machine = Machine::new(user);
         let words = ["mount", "-o", "suid,dev", "--layer", "lower", "--upper", "upper", "mount", "--"];
         let mut command = machine.fim(&words);
@@ -325,11 +333,12 @@ macro_rules! on_mount {
 }
 pub(crate) use on_mount;
 
-fn give(path: &Path) {
-    std::os::unix::fs::lchown(path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+/// Makes everything below a place the user's.
+fn give(path: &Path, user: User) {
+    std::os::unix::fs::lchown(path, Some(user.id()), Some(user.id())).unwrap();
     if fs::symlink_metadata(path).unwrap().is_dir() {
         for entry in fs::read_dir(path).unwrap() {
-            give(&entry.unwrap().path());
+            give(&entry.unwrap().path(), user);
         }
     }
 }

@@ -208,13 +208,7 @@ fn hidden_beside(path: &Path, suffix: &str) -> Result<PathBuf, Failure> {
 }
 
 fn existing(path: &Path) -> Result<PathBuf, Failure> {
-    fs::canonicalize(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOTCONN) => {
-            Failure::new(format!("cannot use {}: a dead mount lies there", path.display()))
-                .cure("fim umount it first")
-        }
-        _ => Failure::new(format!("cannot find {}: {error}", path.display())),
-    })
+    fs::canonicalize(path).map_err(|error| Failure::new(format!("cannot find {}: {error}", path.display())))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
