@@ -9,3 +9,6 @@ pub mod namespace;
 pub mod pipe;
 pub mod poll;
 pub mod signals;
+pub mod own_dir;
+pub mod program;
+pub mod transfer;
