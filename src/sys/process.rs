@@ -318,6 +318,20 @@ pub fn null() -> io::Result<OwnedFd> {
     Ok(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())?)
 }
 
+/// Makes a file in memory that holds `bytes`, to be read from its start.
+///
+/// # Errors
+///
+/// What memfd_create(2) and write(2) say.
+pub fn file_in_memory(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    use std::io::{Seek as _, Write as _};
+    let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = fs::File::from(fd);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
 /// Puts descriptors in the places of stdin, stdout and stderr; they stay open over exec(2).
 ///
 /// # Errors

@@ -132,6 +132,48 @@ pub fn reopen_without_blocking(terminal: BorrowedFd<'_>) -> io::Result<OwnedFd> 
     Ok(file.into())
 }
 
+/// Makes reading and writing return at once where they would wait. For a descriptor that nobody else uses.
+///
+/// # Errors
+///
+/// What fcntl(2) says.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    Ok(rustix::fs::fcntl_setfl(fd, flags | rustix::fs::OFlags::NONBLOCK)?)
+}
+
+/// What a read or a write has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// Nothing, for now.
+    Nothing,
+    /// The terminal is gone.
+    HungUp,
+}
+
+/// Reads what is there.
+#[must_use]
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Moved {
+    moved(rustix::io::read(fd, buffer))
+}
+
+/// Writes what there is room for.
+#[must_use]
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Moved {
+    moved(rustix::io::write(fd, bytes))
+}
+
+fn moved(result: rustix::io::Result<usize>) -> Moved {
+    match result {
+        Ok(0) => Moved::HungUp,
+        Ok(count) => Moved::Bytes(count),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Moved::Nothing,
+        Err(_) => Moved::HungUp,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};

@@ -164,6 +164,12 @@ pub fn ensure_own(path: &Path, mode: u32) -> io::Result<Owner> {
     })
 }
 
+/// Whether an open object is a directory.
+#[must_use]
+pub fn is_directory(object: BorrowedFd<'_>) -> bool {
+    fstat(object).is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
+}
+
 /// Takes the lock of an open file; `false` where somebody else holds it and `wait` is not set.
 ///
 /// # Errors
