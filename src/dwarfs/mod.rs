@@ -16,5 +16,6 @@
 mod error;
 pub mod format;
 pub mod limits;
+pub mod write;
 
 pub use error::{Checksum, Error};

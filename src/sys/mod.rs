@@ -21,3 +21,4 @@ pub mod signals;
 pub mod transfer;
 pub mod tree;
 pub mod users;
+pub mod scan;

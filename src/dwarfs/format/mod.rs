@@ -8,6 +8,7 @@
 //! - [`sidecar`]: our own file of extended attributes at an archive's root.
 
 pub mod bytes;
+pub mod freeze;
 pub mod history;
 pub mod metadata;
 pub mod schema;
