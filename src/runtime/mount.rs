@@ -40,6 +40,8 @@ use crate::{
     },
 };
 
+pub use crate::fuse::{Opens, Options as SessionOptions, WriteCache};
+
 /// Signals that unmount.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -71,7 +73,7 @@ pub struct MountPlan {
     /// Whether suid and sgid bits have their effect.
     pub set_id: bool,
     /// How it is served.
-    pub session: fuse::Options,
+    pub session: SessionOptions,
     /// How long it lives.
     pub life: Life,
 }

@@ -13,9 +13,8 @@ use clap::Args;
 
 use crate::{
     cli::{Failure, Outcome},
-    fuse::{Opens, Options, WriteCache},
     runtime::{
-        mount::{self, Life, MountPlan, Report, Way},
+        mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
         stack::{LayerSource, StackPlan, UpperPlan},
     },
     sys::{fork::own_ids, mount::Visitors},
@@ -143,7 +142,7 @@ fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
         visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
         devices: false,
         set_id: false,
-        session: Options::default(),
+        session: SessionOptions::default(),
         life: match (private, args.foreground) {
             (true, _) => Life::Command(args.command),
             (false, true) => Life::Foreground,
