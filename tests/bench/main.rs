@@ -1,0 +1,13 @@
+//! The pure parts of the benchmark: a benchmark without a harness has no tests of its own.
+
+#![expect(unreachable_pub, reason = "the modules are those of a program, where `pub` marks the face")]
+
+#[path = "../../benches/throughput/figures.rs"]
+mod figures;
+#[path = "../../benches/throughput/rng.rs"]
+mod rng;
+#[path = "../../benches/throughput/table.rs"]
+mod table;
+
+mod numbers;
+mod setting;
