@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     args::Class,
-    command,
+    command, facts,
     failure::{Failure, Result, cannot},
     host::Host,
 };
@@ -100,8 +100,8 @@ impl Maker {
             }
             (Self::Squashfs, Class::Zstd) => "-comp zstd -Xcompression-level 15 -b 128K".to_owned(),
             (Self::Squashfs, Class::Lz4) => "-comp lz4 -Xhc -b 128K".to_owned(),
-            // Debian's erofs-utils know no other codec.
-            (Self::Erofs, _) => "-zlz4hc".to_owned(),
+            // Debian's erofs-utils know no other codec. Clusters of 4 KiB are their default; named, so that it shows.
+            (Self::Erofs, _) => "-zlz4hc -C4096".to_owned(),
         };
         words.split(' ').map(str::to_owned).collect()
     }
@@ -157,7 +157,8 @@ pub fn make(
     }
     let bytes = fs::metadata(&path).map_err(cannot("stat", &path))?.len();
     let mebibytes = u32::try_from(bytes / 1024).map_or(f64::INFINITY, f64::from) / 1024.0;
-    let about = format!("{}: {mebibytes:.1} MiB, made in {:.1} s", note.command, note.seconds);
+    let blocks = facts::blocks(&path).map(|facts| format!(", {facts}")).unwrap_or_default();
+    let about = format!("{}{blocks}: {mebibytes:.1} MiB, made in {:.1} s", note.command, note.seconds);
     Ok(Archive { path, about })
 }
 

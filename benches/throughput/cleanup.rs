@@ -97,16 +97,24 @@ pub fn on_signals() -> Result<()> {
     signals.thread_block().map_err(|errno| Failure::new(format!("cannot block signals: {errno}")))?;
     thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
-            let registry = REGISTRY.lock();
             eprintln!("\n{signal}: undoing mounts");
+            let registry = REGISTRY.lock();
+            drop(command::kill_all());
             for (_, entry) in registry.entries.iter().rev() {
                 undo(entry);
             }
-            // The lock is held until the end: nothing new can be made.
+            // Both locks are held until the end: nothing new can be made or started.
+            let _running = command::kill_all();
             std::process::exit(130);
         }
     });
     Ok(())
+}
+
+/// Makes a directory with its parents; never while everything is being undone.
+pub fn folder(path: &Path) -> Result<()> {
+    let _registry = REGISTRY.lock();
+    fs::create_dir_all(path).map_err(cannot("make", path))
 }
 
 /// Removes a directory of ours, but never through a mount that is still there.
@@ -122,6 +130,16 @@ pub fn remove_tree(path: &Path) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(cannot("remove", path)(error)),
         _ => Ok(()),
     }
+}
+
+/// Removes a directory under another name: work that still runs then fails instead of filling it again.
+fn remove_aside(path: &Path) -> Result<()> {
+    if mounts_below(path)?.is_empty() && path.exists() {
+        let aside = path.with_extension("gone");
+        fs::rename(path, &aside).map_err(cannot("rename", path))?;
+        return remove_tree(&aside);
+    }
+    remove_tree(path)
 }
 
 /// Tells whether something is mounted at exactly this directory.
@@ -148,7 +166,7 @@ fn undo(entry: &Undo) {
     let outcome = match entry {
         Undo::Mount(directory) => unmount(directory),
         Undo::Loop(device) => release(device),
-        Undo::Directory(path) => remove_tree(path),
+        Undo::Directory(path) => remove_aside(path),
         Undo::Group(group) => {
             // Gone already is as good as ended.
             let _ = kill(Pid::from_raw(-group), Signal::SIGKILL);

@@ -2,7 +2,8 @@
 //!
 //! Output goes to nameless files and not to pipes: a server that stays in the background keeps its standard error
 //! open, and a pipe would never end. Each command leads its own process group, so that Ctrl-C reaches only us and we
-//! undo in order.
+//! undo in order. For that the groups of running commands are known here: a maker that works for minutes must not
+//! outlive us.
 
 use std::{
     fs::File,
@@ -12,12 +13,27 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::{Signal, killpg};
+use parking_lot::{Mutex, MutexGuard};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
 use crate::failure::{Failure, Result};
+
+/// The process groups of the commands that run now.
+static RUNNING: Mutex<Vec<i32>> = Mutex::new(Vec::new());
+
+/// Kills the commands that run now. While the answer is kept no new one starts.
+pub fn kill_all() -> MutexGuard<'static, Vec<i32>> {
+    let mut running = RUNNING.lock();
+    for group in running.drain(..) {
+        // Ended meanwhile is as good.
+        let _ = killpg(nix::unistd::Pid::from_raw(group), Signal::SIGKILL);
+    }
+    running
+}
 
 /// What a successful command left.
 #[derive(Debug)]
@@ -41,9 +57,16 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     };
     command.stdin(Stdio::null()).stdout(clone(&stdout)?).stderr(clone(&stderr)?).process_group(0);
     let start = Instant::now();
-    let mut child = command.spawn().map_err(|error| Failure::new(format!("cannot start {name}: {error}")))?;
-    let status = wait(&mut child, limit).map_err(|failure| Failure::new(format!("{name}: {failure}")))?;
+    let mut child = {
+        let mut running = RUNNING.lock();
+        let child = command.spawn().map_err(|error| Failure::new(format!("cannot start {name}: {error}")))?;
+        running.push(group_of(&child));
+        child
+    };
+    let status = wait(&mut child, limit).map_err(|failure| Failure::new(format!("{name}: {failure}")));
     let elapsed = start.elapsed();
+    RUNNING.lock().retain(|group| *group != group_of(&child));
+    let status = status?;
     if status.success() {
         return Ok(Output { stdout: text(&mut stdout), elapsed });
     }
@@ -67,6 +90,11 @@ fn wait(child: &mut Child, limit: Duration) -> Result<ExitStatus> {
     child.kill().map_err(failed)?;
     child.wait().map_err(failed)?;
     Err(Failure::new(format!("did not end within {seconds} s")))
+}
+
+/// Each command leads its group.
+fn group_of(child: &Child) -> i32 {
+    i32::try_from(child.id()).unwrap_or(i32::MAX)
 }
 
 fn text(file: &mut File) -> String {

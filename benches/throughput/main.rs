@@ -17,6 +17,7 @@ mod args;
 mod cleanup;
 mod command;
 mod content;
+mod facts;
 mod failure;
 mod figures;
 mod host;

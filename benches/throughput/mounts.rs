@@ -19,6 +19,7 @@ use crate::{
     cleanup::{self, Guard, Undo},
     command,
     failure::{Failure, Result, cannot},
+    host::resident,
 };
 
 /// A mount command that has not returned by then has failed.
@@ -41,13 +42,12 @@ impl Drop for Stack {
 impl Stack {
     /// Runs a command that mounts at `directory` and returns when it serves; `probe` (relative) shows that it does.
     pub fn fuse(&mut self, command: &mut Command, directory: &Path, probe: &Path) -> Result<()> {
-        fs::create_dir_all(directory).map_err(cannot("make", directory))?;
+        cleanup::folder(directory)?;
         let ((), guard) = cleanup::make_known(Undo::Mount(directory.to_owned()), || {
-            command::run(command, MOUNT_LIMIT)?;
-            answers(&directory.join(probe))
+            command::run(command, MOUNT_LIMIT).map(drop)
         })?;
         self.keep(guard, directory);
-        Ok(())
+        within(MOUNT_LIMIT, &self.directories, || answers(&directory.join(probe)))
     }
 
     /// Mounts a file system of the kernel, with the archive behind a loop device of its own.
@@ -59,7 +59,7 @@ impl Stack {
         directory: &Path,
         probe: &Path,
     ) -> Result<()> {
-        fs::create_dir_all(directory).map_err(cannot("make", directory))?;
+        cleanup::folder(directory)?;
         let (device, guard) = cleanup::make(|| {
             let mut attach = Command::new(losetup);
             attach.args(["--find", "--show", "--read-only"]).arg(archive);
@@ -73,14 +73,19 @@ impl Stack {
 
     /// Mounts kernel overlayfs; lowers from the lowest to the highest.
     pub fn overlay(&mut self, lowers: &[PathBuf], upper: &Path, work: &Path, directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory).map_err(cannot("make", directory))?;
+        cleanup::folder(directory)?;
         let options = overlay_options(lowers, upper, work);
         self.kernel("overlay", Path::new("overlay"), directory, MsFlags::empty(), &options)
     }
 
-    /// The servers of all mounts in this stack.
-    pub fn servers(&self) -> Vec<i32> {
-        self.directories.iter().flat_map(|directory| cleanup::servers_of(directory)).collect()
+    /// Where something is mounted.
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    /// Resident memory of all servers in this stack, in MiB; `None` where there is none.
+    pub fn resident(&self) -> Option<f64> {
+        resident(&servers(&self.directories))
     }
 
     fn kernel(
@@ -112,15 +117,16 @@ pub fn overlay_options(lowers: &[PathBuf], upper: &Path, work: &Path) -> String 
     format!("lowerdir={},upperdir={},workdir={}", lowers.join(":"), upper.display(), work.display())
 }
 
-/// Runs work over a mount; when it takes longer than the limit its servers are killed, and the work fails with what
+/// Runs work over mounts; when it takes longer than the limit their servers are killed, and the work fails with what
 /// the kernel then answers.
-pub fn within<T>(limit: Duration, servers: &[i32], work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn within<T>(limit: Duration, mounts: &[PathBuf], work: impl FnOnce() -> Result<T>) -> Result<T> {
     let (done, ended) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let watch = scope.spawn(move || {
             let late = ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
-            for server in servers.iter().filter(|_| late) {
-                let _ = kill(Pid::from_raw(*server), Signal::SIGKILL);
+            for server in if late { servers(mounts) } else { Vec::new() } {
+                // It may just have ended.
+                let _ = kill(Pid::from_raw(server), Signal::SIGKILL);
             }
             late
         });
@@ -131,6 +137,10 @@ pub fn within<T>(limit: Duration, servers: &[i32], work: impl FnOnce() -> Result
             (_, outcome) => outcome,
         }
     })
+}
+
+fn servers(mounts: &[PathBuf]) -> Vec<i32> {
+    mounts.iter().flat_map(|directory| cleanup::servers_of(directory)).collect()
 }
 
 /// The first stat: commands return when their mount answers, so this seldom waits.

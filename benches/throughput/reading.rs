@@ -14,7 +14,7 @@ use crate::{
     args::{Args, Class},
     cleanup,
     failure::{Failure, Result, cannot},
-    host::{Host, resident},
+    host::Host,
     mounts::{Stack, within},
     report::{Kind, Report, Row},
     tree::Census,
@@ -213,62 +213,61 @@ impl Place<'_> {
     /// A failed mount ends this kind's turn, a failed row only the row.
     fn measure(&self, report: &mut Report, at: usize) -> Result<()> {
         let census = self.census;
-        self.fresh(|root, servers, seconds| {
+        self.fresh(|root, stack, seconds| {
             if let Some(seconds) = seconds {
                 self.add(report, MOUNT, at, Ok(seconds));
             }
-            self.row(report, FIND, at, servers, || same("entries", work::walk(root, false)?, census.entries));
+            self.row(report, FIND, at, stack, || same("entries", work::walk(root, false)?, census.entries));
         })?;
-        self.fresh(|root, servers, _| {
+        self.fresh(|root, stack, _| {
             for row in [FIND_STAT, FIND_WARM] {
-                self.row(report, row, at, servers, || {
-                    same("entries", work::walk(root, true)?, census.entries)
-                });
+                self.row(report, row, at, stack, || same("entries", work::walk(root, true)?, census.entries));
             }
         })?;
-        self.fresh(|root, servers, _| {
+        self.fresh(|root, stack, _| {
             for row in [CAT, CAT_WARM] {
-                self.row(report, row, at, servers, || {
+                self.row(report, row, at, stack, || {
                     same("bytes", work::read_all(root, None, 1)?, census.bytes)
                 });
             }
         })?;
-        self.fresh(|root, servers, _| {
-            self.row(report, CAT_TWO, at, servers, || {
+        self.fresh(|root, stack, _| {
+            self.row(report, CAT_TWO, at, stack, || {
                 same("bytes", work::read_all(root, None, 2)?, census.bytes)
             });
-            if let Some(size) = resident(servers) {
+            if let Some(size) = stack.resident() {
                 report.add(RESIDENT, at, Ok(size));
             }
         })?;
         let largest = fs::metadata(self.tree.join(&census.largest)).map_err(cannot("stat", self.tree))?.len();
-        self.fresh(|root, servers, _| {
+        self.fresh(|root, stack, _| {
             let file = root.join(&census.largest);
-            self.row(report, BIG, at, servers, || same("bytes", work::read_file(&file)?, largest));
+            self.row(report, BIG, at, stack, || same("bytes", work::read_file(&file)?, largest));
         })?;
         for (jobs, row) in RANDOM {
-            self.fresh(|root, servers, _| {
+            self.fresh(|root, stack, _| {
                 let file = root.join(&census.largest);
-                let rate = within(self.host.limit, servers, || work::random_reads(&file, 16_384, jobs));
+                let rate =
+                    within(self.host.limit, stack.directories(), || work::random_reads(&file, 16_384, jobs));
                 self.add(report, row, at, rate);
             })?;
         }
         Ok(())
     }
 
-    /// Mounts with everything cold and hands over the root, the servers and the seconds to the first stat.
-    fn fresh(&self, use_it: impl FnOnce(&Path, &[i32], Option<f64>)) -> Result<()> {
+    /// Mounts with everything cold and hands over the root, the mounts and the seconds to the first stat.
+    fn fresh(&self, use_it: impl FnOnce(&Path, &Stack, Option<f64>)) -> Result<()> {
         if self.host.root {
             self.host.drop_caches()?;
         }
         let Some(served) = self.served else {
-            use_it(self.tree, &[], None);
+            use_it(self.tree, &Stack::default(), None);
             return Ok(());
         };
         served.warm();
         let mut stack = Stack::default();
         let seconds = work::timed(|| served.mount(&mut stack, &self.directory, &self.census.first))?;
-        use_it(&self.directory, &stack.servers(), Some(seconds));
+        use_it(&self.directory, &stack, Some(seconds));
         Ok(())
     }
 
@@ -277,10 +276,10 @@ impl Place<'_> {
         report: &mut Report,
         row: Row,
         at: usize,
-        servers: &[i32],
+        stack: &Stack,
         work: impl FnOnce() -> Result<()>,
     ) {
-        let seconds = within(self.host.limit, servers, || work::timed(work));
+        let seconds = within(self.host.limit, stack.directories(), || work::timed(work));
         self.add(report, row, at, seconds);
     }
 

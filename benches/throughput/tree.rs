@@ -20,6 +20,7 @@ use std::{
 };
 
 use crate::{
+    cleanup,
     content::{Kind, Vocabulary},
     failure::{Result, cannot},
     rng::Rng,
@@ -162,7 +163,7 @@ fn hash(path: &Path) -> u64 {
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(cannot("make", folder))
+    cleanup::folder(folder)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {

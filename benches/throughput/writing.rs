@@ -302,18 +302,17 @@ struct Turn<'a> {
     place: &'a Path,
 }
 
-/// What is mounted now; `servers` ends what hangs.
+/// What is mounted now.
 struct Mounted {
     root: PathBuf,
-    servers: Vec<i32>,
-    _stack: Stack,
+    stack: Stack,
 }
 
 impl Turn<'_> {
     fn measure(&self, report: &mut Report, at: usize) -> Result<()> {
         for folder in ["upper", "work"] {
             let folder = self.place.join(folder);
-            fs::create_dir_all(&folder).map_err(cannot("make", &folder))?;
+            cleanup::folder(&folder)?;
         }
         if matches!(self.setup.union, Union::Native) {
             self.copy_native()?;
@@ -372,7 +371,7 @@ impl Turn<'_> {
         row(WRITE_SYNC, &|| work::write_file(&file, amounts.write, true));
         let _ = fs::remove_file(&file);
         for (jobs, row) in RANDOM {
-            let rate = within(self.plan.host.limit, &mounted.servers, || {
+            let rate = within(self.plan.host.limit, mounted.stack.directories(), || {
                 work::write_file(&file, amounts.random, true)?;
                 work::random_writes(&file, amounts.operations, jobs)
             });
@@ -390,7 +389,7 @@ impl Turn<'_> {
     ) {
         // What the row before left to be written is not this row's business.
         nix::unistd::sync();
-        report.add(row, at, within(self.plan.host.limit, &mounted.servers, || work::timed(work)));
+        report.add(row, at, within(self.plan.host.limit, mounted.stack.directories(), || work::timed(work)));
     }
 
     fn mount(&self) -> Result<Mounted> {
@@ -413,7 +412,7 @@ impl Turn<'_> {
                 stack.fuse(&mut fim_command(program, &lowers, &upper, &root), &root, probe)?;
             }
         }
-        Ok(Mounted { root, servers: stack.servers(), _stack: stack })
+        Ok(Mounted { root, stack })
     }
 
     fn mount_lowers(&self, served: &[Served], stack: &mut Stack) -> Result<Vec<PathBuf>> {
@@ -441,7 +440,7 @@ impl Turn<'_> {
     fn copy_native(&self) -> Result<()> {
         let root = self.place.join("merged");
         let work = root.join(tree::WORK);
-        fs::create_dir_all(&work).map_err(cannot("make", &work))?;
+        cleanup::folder(&work)?;
         let copy = |from: PathBuf, to: &Path| {
             command::run(Command::new("cp").arg("-a").arg(from).arg(to), Duration::from_secs(600)).map(drop)
         };
