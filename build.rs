@@ -31,9 +31,11 @@ fn build_seconds() -> u64 {
     if let Some(seconds) = env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()) {
         return seconds;
     }
-    let committed = Command::new("git").args(["log", "-1", "--format=%ct"]).output().ok().and_then(|output| {
-        String::from_utf8_lossy(&output.stdout).trim().parse().ok()
-    });
+    let committed = Command::new("git")
+        .args(["log", "-1", "--format=%ct"])
+        .output()
+        .ok()
+        .and_then(|output| String::from_utf8_lossy(&output.stdout).trim().parse().ok());
     committed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
 }
 

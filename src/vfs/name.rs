@@ -32,7 +32,8 @@ impl<'a> Name<'a> {
         if bytes.len() > NAME_MAX {
             return Err(NameError::TooLong);
         }
-        if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.iter().any(|b| matches!(b, b'/' | 0)) {
+        if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.iter().any(|b| matches!(b, b'/' | 0))
+        {
             return Err(NameError::Invalid);
         }
         Ok(Self(bytes))

@@ -33,7 +33,10 @@ fn every_source_file_is_a_module() {
         let folder = path.parent().unwrap();
         let (face, name) = match stem.as_str() {
             "lib" | "main" => continue,
-            "mod" => (face_of(folder.parent().unwrap()), folder.file_name().unwrap().to_string_lossy().into_owned()),
+            "mod" => (
+                face_of(folder.parent().unwrap()),
+                folder.file_name().unwrap().to_string_lossy().into_owned(),
+            ),
             _ => (face_of(folder), stem),
         };
         if !face.as_ref().is_some_and(|face| modules(face).contains(&name)) {

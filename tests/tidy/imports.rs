@@ -36,7 +36,10 @@ impl Table {
 
     /// The row that rules a module path: the longest name that it begins with.
     fn row_of(&self, path: &[String]) -> Option<&(String, Vec<String>)> {
-        self.rows.iter().filter(|(module, _)| begins_with(path, module)).max_by_key(|(module, _)| module.len())
+        self.rows
+            .iter()
+            .filter(|(module, _)| begins_with(path, module))
+            .max_by_key(|(module, _)| module.len())
     }
 }
 

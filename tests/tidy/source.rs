@@ -40,8 +40,13 @@ pub fn parse(path: &Path) -> syn::File {
 
 /// The module path of a file below `src`: `src/dwarfs/read/mod.rs` is `["dwarfs", "read"]`.
 pub fn module_path(path: &Path) -> Vec<String> {
-    let mut parts: Vec<String> =
-        path.strip_prefix("src").unwrap().with_extension("").iter().map(|part| part.to_string_lossy().into()).collect();
+    let mut parts: Vec<String> = path
+        .strip_prefix("src")
+        .unwrap()
+        .with_extension("")
+        .iter()
+        .map(|part| part.to_string_lossy().into())
+        .collect();
     if parts.last().is_some_and(|last| matches!(last.as_str(), "mod" | "lib" | "main")) {
         parts.pop();
     }
