@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{Read as _, Seek as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -44,9 +45,10 @@ pub struct Output {
     pub elapsed: Duration,
 }
 
-/// Runs a command to its end; anything but success is a failure with the last line of standard error.
+/// Runs a command to its end; anything but success is a failure with the first line of standard error.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
     let file = || {
         tempfile::tempfile()
             .map_err(|error| Failure::new(format!("cannot keep the output of {name}: {error}")))
@@ -71,7 +73,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
         return Ok(Output { stdout: text(&mut stdout), elapsed });
     }
     let said = text(&mut stderr);
-    let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("(no message)");
+    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("(no message)");
     Err(Failure::new(format!("{name} ended with {}: {said}", ending(status))))
 }
 

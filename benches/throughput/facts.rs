@@ -36,7 +36,8 @@ pub fn blocks(archive: &Path) -> Option<String> {
         size if size < 1 << 20 => format!(" of {} KiB", size.div_ceil(1 << 10)),
         size => format!(" of {} MiB", size.div_ceil(1 << 20)),
     };
-    Some(format!("{count} blocks{size} ({})", codecs.join(", ")))
+    let blocks = if count == 1 { "block" } else { "blocks" };
+    Some(format!("{count} {blocks}{size} ({})", codecs.join(", ")))
 }
 
 /// Section type, codec, payload length.

@@ -2,6 +2,8 @@
 
 #![expect(unreachable_pub, reason = "the modules are those of a program, where `pub` marks the face")]
 
+#[path = "../../benches/throughput/facts.rs"]
+mod facts;
 #[path = "../../benches/throughput/figures.rs"]
 mod figures;
 #[path = "../../benches/throughput/rng.rs"]
@@ -9,5 +11,6 @@ mod rng;
 #[path = "../../benches/throughput/table.rs"]
 mod table;
 
+mod blocks;
 mod numbers;
 mod setting;
