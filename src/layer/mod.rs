@@ -3,3 +3,13 @@
 mod archive;
 
 pub use archive::ArchiveLayer;
+//!
+//! - [`HostDir`]: a directory of the host, read-only.
+//! - [`HostUpper`]: a directory of the host with a work directory, writable.
+//! - [`Memory`]: a small tree in memory, for tests.
+
+mod host;
+mod memory;
+
+pub use host::{FdPool, HostDir, HostUpper, UpperError};
+pub use memory::Memory;

@@ -1,1 +1,5 @@
 //! Plans a run and carries it out.
+
+pub mod mount;
+pub mod stack;
+pub mod unmount;

@@ -1,0 +1,4 @@
+//! The verbs.
+
+pub mod mount;
+pub mod umount;
