@@ -27,6 +27,12 @@ impl RefCount {
             .is_ok()
     }
 
+    /// Whether the last reference has been given back.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.0.load(Ordering::Acquire) == DEAD
+    }
+
     /// Gives `count` references back; `true` for the caller that gave the last one, who removes the entry.
     #[must_use]
     pub fn release(&self, count: u64) -> bool {
