@@ -210,7 +210,8 @@ fn places(file: &File, path: &Path) -> Result<Vec<Place>, Error> {
         return Ok(vec![Place::Auto]);
     }
     let image = ImageFile::of(file.try_clone().map_err(failed)?, path.to_owned())?;
-    let place = |entry: &crate::image::LayerEntry| Place::At { offset: entry.offset, len: Some(entry.length) };
+    let place =
+        |entry: &crate::image::LayerEntry| Place::At { offset: entry.offset, len: Some(entry.length) };
     Ok(image.table().layers().map(place).collect())
 }
 
