@@ -9,3 +9,7 @@ mod memory;
 
 pub use host::{FdPool, HostDir, HostUpper, UpperError};
 pub use memory::Memory;
+
+mod archive;
+
+pub use archive::ArchiveLayer;
