@@ -23,5 +23,6 @@ pub mod signals;
 pub mod transfer;
 pub mod tree;
 pub mod users;
+pub mod scan;
 pub mod limit;
 pub mod xattr;
