@@ -3,7 +3,7 @@
 //! What fuser 0.18 cannot carry, with its effect: `TMPFILE`, `STATX` and `SYNCFS` are answered `ENOSYS` (`O_TMPFILE`
 //! gives `EOPNOTSUPP`, no creation times, syncfs(2) syncs what the kernel holds and no more); of `KILLPRIV_V2` only
 //! the bit of WRITE arrives, so that the file system clears suid and sgid on truncate and chown by looking at the
-//! caller; a time whose seconds are `i64::MIN` panics inside the crate.
+//! caller. INTERRUPT is refused, after which the kernel sends none: requests are short.
 
 use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path, time::SystemTime};
 

@@ -286,7 +286,10 @@ mod tests {
 
     #[test]
     fn the_data_directory_stands_beside_the_image() {
-        assert_eq!(DataDirs::beside(Path::new("/x/app.flatimage")).path(), Path::new("/x/.app.flatimage.data"));
+        assert_eq!(
+            DataDirs::beside(Path::new("/x/app.flatimage")).path(),
+            Path::new("/x/.app.flatimage.data")
+        );
     }
 
     #[test]

@@ -120,7 +120,9 @@ impl Target {
         let name = if *files == Files::Boot { "boot.log" } else { part };
         let path = directory.join(name);
         let added = u64::try_from(line.len()).unwrap_or(FILE_LIMIT);
-        if let Some(at) = self.open.iter().position(|(open, _, size)| *open == name && size + added > FILE_LIMIT) {
+        if let Some(at) =
+            self.open.iter().position(|(open, _, size)| *open == name && size + added > FILE_LIMIT)
+        {
             self.open.swap_remove(at);
             let _ = fs::rename(&path, directory.join(format!("{name}.1")));
         }

@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn every_cut_is_noticed() {
-        let message = Writer::new(1, 2).u32(5).list([OsStr::new("abc"), OsStr::new("d")].into_iter()).finish();
+        let message =
+            Writer::new(1, 2).u32(5).list([OsStr::new("abc"), OsStr::new("d")].into_iter()).finish();
         for length in 0..message.len() {
             let read = Reader::new(&message[..length], 1).and_then(|(_, mut reader)| {
                 reader.u32()?;

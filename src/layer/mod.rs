@@ -1,1 +1,11 @@
 //! What can be a layer.
+//!
+//! - [`HostDir`]: a directory of the host, read-only.
+//! - [`HostUpper`]: a directory of the host with a work directory, writable.
+//! - [`Memory`]: a small tree in memory, for tests.
+
+mod host;
+mod memory;
+
+pub use host::{FdPool, HostDir, HostUpper, UpperError};
+pub use memory::Memory;

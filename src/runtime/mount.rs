@@ -40,6 +40,8 @@ use crate::{
     },
 };
 
+pub use crate::fuse::{Opens, Options as SessionOptions, WriteCache};
+
 /// Signals that unmount.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -71,7 +73,7 @@ pub struct MountPlan {
     /// Whether suid and sgid bits have their effect.
     pub set_id: bool,
     /// How it is served.
-    pub session: fuse::Options,
+    pub session: SessionOptions,
     /// How long it lives.
     pub life: Life,
 }
@@ -315,7 +317,7 @@ fn with_command(plan: &MountPlan, command: &[OsString], ready: impl FnOnce(&Repo
 fn start(plan: &MountPlan) -> Result<Serving, Error> {
     let stack = MountStack::open(&plan.stack)?;
     let device = mount(plan)?;
-    fuse::serve(stack.fs, device, plan.session, stack.notices).map_err(|error| {
+    fuse::serve(stack.overlay, device, plan.session, stack.notices).map_err(|error| {
         // The session's error is the one to tell; a mount without a server can go in any way.
         let _ = unmount(plan, Unmount::Lazy);
         error.into()

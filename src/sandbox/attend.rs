@@ -211,8 +211,7 @@ impl Front<'_> {
         ];
         let waited: Vec<_> = places.iter().flatten().copied().collect();
         let mut answers = ready::wait(&waited, None).map_err(SandboxError::step("wait"))?.into_iter();
-        let answers =
-            places.map(|place| place.and_then(|_| answers.next()).unwrap_or_default());
+        let answers = places.map(|place| place.and_then(|_| answers.next()).unwrap_or_default());
         let [signals, channel, bwrap, lease, master, keyboard, screen] = answers;
         Ok(Everything { signals, channel, bwrap, lease, relay: [master, keyboard, screen] })
     }
@@ -289,8 +288,7 @@ impl Front<'_> {
             let places = [master, screen];
             let waited: Vec<_> = places.iter().flatten().copied().collect();
             let mut answers = ready::wait(&waited, None).map_err(SandboxError::step("wait"))?.into_iter();
-            let [master, screen] =
-                places.map(|place| place.and_then(|_| answers.next()).unwrap_or_default());
+            let [master, screen] = places.map(|place| place.and_then(|_| answers.next()).unwrap_or_default());
             relay.advance([master, Ready::default(), screen]);
         }
         Ok(())

@@ -86,7 +86,9 @@ impl Bwrap {
     fn identity(&self) -> std::io::Result<String> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let mut identity = format!("{}\n", boot.trim());
-        for file in std::iter::once(self.program.as_os_str()).chain(self.first.iter().map(OsString::as_os_str)) {
+        for file in
+            std::iter::once(self.program.as_os_str()).chain(self.first.iter().map(OsString::as_os_str))
+        {
             if let Ok(status) = fs::metadata(file) {
                 let (inode, size, changed) = (status.ino(), status.size(), status.mtime());
                 identity.push_str(&format!("{} {inode} {size} {changed}\n", file.to_string_lossy()));
@@ -164,7 +166,9 @@ fn on_path(path: &OsStr) -> Option<Bwrap> {
     std::env::split_paths(path)
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join("bwrap"))
-        .find(|program| fs::metadata(program).is_ok_and(|status| status.is_file() && status.mode() & 0o111 != 0))
+        .find(|program| {
+            fs::metadata(program).is_ok_and(|status| status.is_file() && status.mode() & 0o111 != 0)
+        })
         .map(Bwrap::at)
 }
 

@@ -274,8 +274,12 @@ impl Plan {
         };
         let environment = environment(inputs);
         let home = environment.get(OsStr::new("HOME")).map_or_else(|| "/".into(), PathBuf::from);
-        let directories =
-            inputs.directory.into_iter().chain([home.as_path(), Path::new("/")]).map(Path::to_owned).collect();
+        let directories = inputs
+            .directory
+            .into_iter()
+            .chain([home.as_path(), Path::new("/")])
+            .map(Path::to_owned)
+            .collect();
         Self {
             identity,
             capabilities,

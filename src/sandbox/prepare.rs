@@ -102,9 +102,16 @@ fn account_mounts(user: &User, root: &RootDir, instance: &Path) -> Vec<Mount> {
     let group = root.read(Path::new(GROUP), ACCOUNTS_LIMIT);
     let files = [
         (PASSWD, "passwd", passwd.map(|file| accounts::passwd_with(&file.unwrap_or_default(), user))),
-        (GROUP, "group", group.map(|file| accounts::group_with(&file.unwrap_or_default(), &user.name, user.gid))),
+        (
+            GROUP,
+            "group",
+            group.map(|file| accounts::group_with(&file.unwrap_or_default(), &user.name, user.gid)),
+        ),
     ];
-    files.into_iter().filter_map(|(to, name, generated)| account_mount(to, name, generated, instance)).collect()
+    files
+        .into_iter()
+        .filter_map(|(to, name, generated)| account_mount(to, name, generated, instance))
+        .collect()
 }
 
 fn account_mount(

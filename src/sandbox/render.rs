@@ -102,11 +102,7 @@ mod tests {
     #[test]
     fn identities_and_capabilities() {
         for (identity, capabilities, expected) in [
-            (
-                Identity::HostRoot,
-                Capabilities::Only(vec!["CAP_CHOWN"]),
-                "--cap-drop|ALL|--cap-add|CAP_CHOWN",
-            ),
+            (Identity::HostRoot, Capabilities::Only(vec!["CAP_CHOWN"]), "--cap-drop|ALL|--cap-add|CAP_CHOWN"),
             (
                 Identity::Mapped { uid: 5, gid: 6 },
                 Capabilities::None,

@@ -59,7 +59,8 @@ pub struct Sandbox {
 /// [`SandboxError::Step`]. What fails later is said on the way and found by [`attend`](super::attend()).
 pub fn spawn(plan: &Plan, stage: &Stage<'_>) -> Result<Sandbox, SandboxError> {
     let (errors, errors_inside) = pipe().map_err(SandboxError::step("make a pipe"))?;
-    let (channel, inside) = Channel::pair(GUEST_LIMIT.max(HOST_LIMIT)).map_err(SandboxError::step("make a channel"))?;
+    let (channel, inside) =
+        Channel::pair(GUEST_LIMIT.max(HOST_LIMIT)).map_err(SandboxError::step("make a channel"))?;
     let front = process::id();
     match process::fork().map_err(SandboxError::step("make a process"))? {
         Forked::Parent(child) => Ok(Sandbox { child, channel, errors }),

@@ -99,8 +99,13 @@ impl RootDir {
     fn confirm(&self, below: &Path, object: BorrowedFd<'_>) -> io::Result<()> {
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let again =
-            openat2(&self.fd, below, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)?;
+        let again = openat2(
+            &self.fd,
+            below,
+            flags,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        )?;
         let (one, two) = (fstat(&again)?, fstat(object)?);
         if (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino) { Ok(()) } else { Err(Errno::AGAIN.into()) }
     }
@@ -238,7 +243,10 @@ mod tests {
             Path::new("/run/deep/resolv.conf")
         );
         assert!(base.join("run/deep/resolv.conf").is_file());
-        assert_eq!(root.ensure(Path::new("/absolute/d"), Kind::Directory, 0o755).unwrap(), Path::new("/made/d"));
+        assert_eq!(
+            root.ensure(Path::new("/absolute/d"), Kind::Directory, 0o755).unwrap(),
+            Path::new("/made/d")
+        );
         let inside = root.ensure(Path::new("/escape/file"), Kind::File, 0o644).unwrap();
         assert!(base.join(inside.strip_prefix("/").unwrap()).is_file());
         assert_eq!(fs::read_dir(folder.path().join("outside")).unwrap().count(), 0);

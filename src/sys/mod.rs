@@ -1,5 +1,7 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
+pub mod beneath;
+pub mod data;
 pub mod errno;
 pub mod fork;
 pub mod fuse_dev;
@@ -21,3 +23,5 @@ pub mod signals;
 pub mod transfer;
 pub mod tree;
 pub mod users;
+pub mod limit;
+pub mod xattr;

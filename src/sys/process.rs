@@ -2,7 +2,10 @@
 //!
 //! A pidfd names one process for ever; a number may be another process by the time it is used. So whoever watches or
 //! signals a process holds its [`Pidfd`].
-#![expect(unsafe_code, reason = "fork(2), close_range(2) and adopting a descriptor by number have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "fork(2), close_range(2) and adopting a descriptor by number have no safe form"
+)]
 
 use std::{
     ffi::{OsStr, OsString},

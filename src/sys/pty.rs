@@ -127,8 +127,11 @@ impl Drop for RawMode {
 /// What open(2) says, for instance where the terminal belongs to another user.
 pub fn reopen_without_blocking(terminal: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", terminal.as_fd().as_raw_fd());
-    let file: File =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let file: File = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)?;
     Ok(file.into())
 }
 

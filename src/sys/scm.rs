@@ -81,8 +81,7 @@ impl Channel {
     ///
     /// What socketpair(2) says.
     pub fn pair(limit: usize) -> io::Result<(Self, Self)> {
-        let (one, two) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let (one, two) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         Ok((Self::new(one, limit), Self::new(two, limit)))
     }
 
@@ -254,7 +253,9 @@ impl Listener {
     pub fn accept(&self) -> io::Result<Option<Channel>> {
         match accept_with(&self.socket, SocketFlags::CLOEXEC) {
             Ok(socket) => Ok(Some(Channel::new(socket, self.limit))),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => Ok(None),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

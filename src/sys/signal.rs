@@ -42,7 +42,9 @@ impl Signals {
     /// What read(2) says.
     pub fn next(&self) -> io::Result<Option<Signal>> {
         let info = self.fd.read_signal()?;
-        Ok(info.and_then(|info| i32::try_from(info.ssi_signo).ok()).and_then(|number| Signal::try_from(number).ok()))
+        Ok(info
+            .and_then(|info| i32::try_from(info.ssi_signo).ok())
+            .and_then(|number| Signal::try_from(number).ok()))
     }
 }
 

@@ -13,9 +13,8 @@ use clap::Args;
 
 use crate::{
     cli::{Failure, Outcome},
-    fuse::{Opens, Options, WriteCache},
     runtime::{
-        mount::{self, Life, MountPlan, Report, Way},
+        mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
         stack::{LayerSource, StackPlan, UpperPlan},
     },
     sys::{fork::own_ids, mount::Visitors},
@@ -138,12 +137,12 @@ fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
     let mut plan = MountPlan {
         target,
         source: image.map_or_else(|| OsString::from("fim"), PathBuf::into_os_string),
-        stack: StackPlan { layers, upper },
+        stack: StackPlan { layers, upper, ..StackPlan::default() },
         way: if private { Way::Direct } else { Way::of_user(uid) },
         visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
         devices: false,
         set_id: false,
-        session: Options::default(),
+        session: SessionOptions::default(),
         life: match (private, args.foreground) {
             (true, _) => Life::Command(args.command),
             (false, true) => Life::Foreground,
@@ -276,7 +275,7 @@ mod tests {
         let upper = UpperPlan { root: "/usr/.bin.data/root".into(), work: "/usr/.bin.data/work".into() };
         assert_eq!(plan.stack.upper, Some(upper));
         let plan = planned(&["--ro", "--upper", "/var/lib", "/usr", "/tmp"], 0).expect("a plan");
-        assert_eq!(plan.stack, StackPlan { layers: vec![path("/usr"), path("/var/lib")], upper: None });
+        assert_eq!(plan.stack, StackPlan { layers: vec![path("/usr"), path("/var/lib")], ..StackPlan::default() });
     }
 
     #[test]

@@ -107,7 +107,9 @@ impl Init {
             match self.next_message()? {
                 Some(ToGuest::Proceed) => return Ok(true),
                 // There is no program yet that could take a signal; those that end it end us.
-                Some(ToGuest::Signal(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT))
+                Some(ToGuest::Signal(
+                    Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT,
+                ))
                 | None => return Ok(false),
                 Some(_) => {}
             }
@@ -129,8 +131,7 @@ impl Init {
 
     fn watch(&mut self) -> io::Result<()> {
         loop {
-            let waited =
-                [(self.channel.as_fd(), Interest::Read), (self.signals.as_fd(), Interest::Read)];
+            let waited = [(self.channel.as_fd(), Interest::Read), (self.signals.as_fd(), Interest::Read)];
             let ready = ready::wait(&waited, self.deadline)?;
             let (said, signalled) = match ready.as_slice() {
                 [channel, signals] => (channel.read, signals.read),

@@ -149,10 +149,10 @@ impl FromGuest {
             1 => Self::Stopped,
             2 => {
                 let errno = reader.u32()?;
-                Self::NotStarted(i32::try_from(errno).map_err(|_| WireError::Unknown {
-                    field: "errno",
-                    value: u64::from(errno),
-                })?)
+                Self::NotStarted(
+                    i32::try_from(errno)
+                        .map_err(|_| WireError::Unknown { field: "errno", value: u64::from(errno) })?,
+                )
             }
             3 => Self::Ended(Ended::Exited(reader.u8()?)),
             4 => Self::Ended(Ended::Killed(signal::number(known_signal(reader.u8()?)?))),

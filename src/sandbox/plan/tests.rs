@@ -20,9 +20,15 @@ impl Case {
                 home: "/home/alice".into(),
                 shell: "/bin/zsh".into(),
             },
-            environment: [("TERM", "xterm"), ("SECRET", "x"), ("LC_ALL", "C"), ("FIM_DEBUG", "1"), ("PATH", "/h")]
-                .map(|(name, value)| (name.into(), value.into()))
-                .into(),
+            environment: [
+                ("TERM", "xterm"),
+                ("SECRET", "x"),
+                ("LC_ALL", "C"),
+                ("FIM_DEBUG", "1"),
+                ("PATH", "/h"),
+            ]
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
             settings: Vec::new(),
             hidden: ["/home", "/home/alice", "/root", "/", "/tmp"].map(PathBuf::from).into(),
             command: vec!["id".into()],
