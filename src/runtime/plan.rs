@@ -79,6 +79,7 @@ pub fn stack(image: &Path, table: &LayerTable, further: Vec<PathBuf>, data: &Dat
     StackPlan {
         layers: own.chain(further.into_iter().map(LayerSource::Path)).collect(),
         upper: Some(UpperPlan { root: data.root(), work: data.work() }),
+        ..StackPlan::default()
     }
 }
 

@@ -30,6 +30,7 @@ use crate::{
         scm::{Channel, Listener, Received},
         signal::{Signal, Signals},
     },
+    vfs::FileSystem as _,
 };
 
 /// How long a front that is being killed has until its locks are free, once its lease has closed.
@@ -94,7 +95,7 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     let (uid, gid) = fork::own_ids();
     let device = fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
     let target = place.mount();
-    let access = if stack.fs.is_read_only() { Access::ReadOnly } else { Access::ReadWrite };
+    let access = if stack.overlay.is_read_only() { Access::ReadOnly } else { Access::ReadWrite };
     let fuse_mount = FuseMount {
         target: &target,
         source: duty.source,
@@ -105,7 +106,7 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     };
     mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
         .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
-    let session = fuse::serve(stack.fs, device, duty.session, stack.notices).map_err(|error| one_line(&error))?;
+    let session = fuse::serve(stack.overlay, device, duty.session, stack.notices).map_err(|error| one_line(&error))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
