@@ -4,18 +4,22 @@ pub mod cmd;
 mod exit;
 mod resolve;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
+
+use crate::{image::runtime_copy, sandbox::guest};
 
 pub use exit::{ENGINE_ERROR, Failure, INPUTS_SKIPPED, Outcome};
 
-use crate::image::runtime_copy;
-
-/// Packs a Linux root file system into one executable file and runs it anywhere.
+/// Packs a Linux root into one executable file, and serves stacks of archives and directories.
 #[derive(Parser, Debug)]
 #[command(name = "fim", version, disable_help_subcommand = true)]
-struct Cli {
+struct Tool {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -25,6 +29,11 @@ enum Verb {
     Create(cmd::create::CreateArgs),
     Archive(cmd::archive::ArchiveArgs),
     Layer(cmd::layer::LayerArgs),
+    Exec(cmd::exec::ExecArgs),
+    Root(cmd::root::RootArgs),
+    Run(cmd::run::RunArgs),
+    Mount(cmd::mount::MountArgs),
+    Umount(cmd::umount::UmountArgs),
     Boot(cmd::boot::BootArgs),
     Env(cmd::env::EnvArgs),
     Perms(cmd::perms::PermsArgs),
@@ -36,34 +45,46 @@ enum Verb {
 
 /// Runs the program.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "the one line that says what failed")]
 pub fn main() -> ExitCode {
-    match run() {
-        Ok(status) => status,
-        Err(failure) => {
-            let _ = writeln!(std::io::stderr().lock(), "fim: {failure}");
-            ExitCode::from(ENGINE_ERROR)
-        }
-    }
+    let outcome = role().unwrap_or_else(tool);
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("fim: {failure}");
+        ExitCode::from(ENGINE_ERROR)
+    })
 }
 
-fn run() -> Outcome {
+/// Plays the role that the program's own name asks for, if it is one.
+fn role() -> Option<Outcome> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = Path::new(arguments.first()?).file_name()?;
+    (name == "fim_init").then(|| guest::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
+}
+
+fn tool() -> Outcome {
     let global = std::env::var_os("FIM_DIR_GLOBAL").map(PathBuf::from);
     let started = runtime_copy::start(std::env::args_os().collect(), global.as_deref())?;
     let mut arguments = resolve::tool_arguments(&started.arguments, started.image.as_deref());
-    let tool = Cli::command();
+    let tool = Tool::command();
     resolve::lower_sub_words(&tool, &mut arguments);
-    let matches = match tool.clone().try_get_matches_from(&arguments) {
-        Ok(matches) => matches,
-        Err(error) => {
-            let _ = error.print();
-            return Ok(ExitCode::from(if error.use_stderr() { ENGINE_ERROR } else { 0 }));
+    let verb = match tool.clone().try_get_matches_from(&arguments) {
+        Ok(matches) => Tool::from_arg_matches(&matches)?.verb,
+        Err(error) if error.use_stderr() => return Err(misuse(&error)),
+        Err(help) => {
+            help.print()?;
+            return Ok(ExitCode::SUCCESS);
         }
     };
     let report = cmd::Plain;
-    match Cli::from_arg_matches(&matches)?.verb {
+    match verb {
         Verb::Create(args) => cmd::create::run(&args, &report),
         Verb::Archive(args) => cmd::archive::run(&args, &report),
         Verb::Layer(args) => cmd::layer::run(&args, &report),
+        Verb::Exec(args) => cmd::exec::run(args),
+        Verb::Root(args) => cmd::root::run(args),
+        Verb::Run(args) => cmd::run::run(args),
+        Verb::Mount(args) => cmd::mount::run(args),
+        Verb::Umount(args) => cmd::umount::run(&args),
         Verb::Boot(args) => cmd::boot::run(&args),
         Verb::Env(args) => cmd::env::run(&args),
         Verb::Perms(args) => cmd::perms::run(&args),
@@ -72,4 +93,16 @@ fn run() -> Outcome {
         Verb::Version(args) => cmd::version::run(&args),
         Verb::Help(args) => cmd::help::run(&args, &tool),
     }
+}
+
+/// A command line that cannot be read, said in one line.
+fn misuse(error: &clap::Error) -> Failure {
+    let failure = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        Failure::new("a word is missing from the command line")
+    } else {
+        let text = error.render().to_string();
+        let said: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        Failure::new(said.join(" ").trim_start_matches("error: "))
+    };
+    failure.cure("fim help explains the verbs")
 }

@@ -3,6 +3,7 @@
 //!
 //! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
 //! unless `FIM_TEST_REQUIRE` is set.
+//! Archives of the upstream tools, read by ours: the trees must be equal.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
@@ -10,6 +11,11 @@ mod bad;
 mod compat;
 mod made;
 mod support;
+//! Our archives and upstream's tools against each other.
+//!
+//! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
+//! unless `FIM_TEST_REQUIRE` is set.
+
 mod tree_facts;
 mod upstream;
 mod written;

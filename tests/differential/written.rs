@@ -229,6 +229,8 @@ fn sparse_files() {
         data.iter().for_each(|at| file.write_all_at(&noise(4_096, *at), *at).unwrap());
     };
     make("all hole", 1 << 20, &[]);
+    make("all hole, and longer", (1 << 20) + 5, &[]);
+    case.judge_with(&options(), 1 << 24);
     make("begins with data", 1 << 20, &[0]);
     make("ends with data", 1 << 20, &[(1 << 20) - 4_096]);
     make("in the middle", 10_000_000, &[1 << 16, 1 << 20]);

@@ -15,7 +15,10 @@ use fim::{
     image::{ImageFile, reserved::Reserved},
 };
 
-use crate::support::{Done, Place, script, skip, spoil};
+use crate::{
+    place::{Done, Place, script, spoil},
+    support::skip,
+};
 
 /// Where the layers of an image are: offset and size.
 fn layers(place: &Place, image: &str) -> Vec<(u64, u64)> {

@@ -8,7 +8,7 @@ use fim::{
     sys::own_dir::OwnDir,
 };
 
-use crate::support::{Done, Place, script, spoil};
+use crate::place::{Done, Place, script, spoil};
 
 /// The shortest static program there is: a header. It does not run.
 fn static_program() -> Vec<u8> {

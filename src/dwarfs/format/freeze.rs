@@ -427,3 +427,133 @@ impl<'p, 'a> Pass<'p, 'a> {
 fn narrow(bits: u64) -> Result<i16, FreezeError> {
     i16::try_from(bits).map_err(|_| FreezeError::TooWide { bits })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::dwarfs::format::frozen;
+
+    struct Pairs(Vec<(u64, u64)>);
+
+    impl Rows for Pairs {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn fields(&self) -> &[i16] {
+            &[1, 9]
+        }
+
+        fn value(&self, row: usize, column: usize) -> u64 {
+            let (first, second) = self.0[row];
+            if column == 0 { first } else { second }
+        }
+    }
+
+    /// A number of any width, wide ones as often as narrow ones.
+    fn number() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0..=64_u32).prop_map(|(value, bits)| value.checked_shr(bits).unwrap_or(0))
+    }
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        vec(any::<u8>(), 0..20)
+    }
+
+    #[test]
+    fn bits_are_written_lowest_first() {
+        let mut bits = Bits::default();
+        bits.push(1, 1);
+        bits.push(0, 0);
+        bits.push(0b10, 2);
+        bits.push(u64::MAX, 64);
+        bits.push(0, 3);
+        assert_eq!(bits.len(), 70);
+        assert_eq!(bits.finish(), [0xfd, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x07]);
+    }
+
+    #[test]
+    fn what_is_zero_or_empty_is_left_out_of_the_schema() {
+        let none: [u32; 0] = [];
+        let value = Value::Struct(vec![
+            (1, Value::Int(0)),
+            (2, Value::Bool(false)),
+            (3, Value::List(List::U32(&none))),
+            (4, Value::Bytes(b"")),
+            (5, Value::Int(0).some()),
+            (6, Value::List(List::U32(&[0, 0]))),
+        ]);
+        let Frozen { schema, metadata } = freeze(&value).unwrap();
+        let root = &schema.layouts[&schema.root];
+        assert_eq!(root.fields.keys().copied().collect::<Vec<_>>(), [5, 6]);
+        assert_eq!((root.size, root.bits), (1, 0));
+        let frozen = frozen::Frozen::new(&schema, &metadata);
+        let root = Some(frozen.root().unwrap());
+        let set = frozen.optional(frozen.field(root, 5).unwrap()).unwrap();
+        assert_eq!(frozen.int(Some(set.unwrap())).unwrap(), 0);
+        assert!(frozen.optional(frozen.field(root, 1).unwrap()).unwrap().is_none());
+        let zeros = frozen.ints(frozen.field(root, 6).unwrap(), 32).unwrap();
+        assert_eq!(
+            [zeros.get(&metadata, 0), zeros.get(&metadata, 1), zeros.get(&metadata, 2)],
+            [Some(0), Some(0), None]
+        );
+    }
+
+    #[test]
+    fn a_layout_that_no_schema_can_express_is_refused() {
+        let fields = (0..600).map(|id| (id, Value::Int(u64::MAX))).collect();
+        assert!(matches!(freeze(&Value::Struct(fields)), Err(FreezeError::TooWide { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_frozen_reads_back(
+            ints in vec(number(), 0..5),
+            narrow in vec(any::<u32>(), 0..50),
+            wide in vec(number(), 0..50),
+            pairs in vec((number(), number()), 0..50),
+            strings in vec(bytes(), 0..50),
+            text in bytes(),
+            flag in any::<bool>(),
+        ) {
+            let rows = Pairs(pairs);
+            let inner = (1..).zip(&ints).map(|(id, value)| (id, Value::Int(*value)));
+            let value = Value::Struct(vec![
+                (1, Value::Bool(flag)),
+                (2, Value::List(List::U32(&narrow)).some()),
+                (3, Value::List(List::Rows(&rows))),
+                (4, Value::Struct(inner.chain([(90, Value::Bytes(&text))]).collect()).some()),
+                (70, Value::List(List::Strings(&strings))),
+                (300, Value::List(List::U64(&wide))),
+            ]);
+            let Frozen { schema, metadata } = freeze(&value).unwrap();
+            let schema = Schema::decode(&schema.encode()).unwrap();
+            let frozen = frozen::Frozen::new(&schema, &metadata);
+            let root = Some(frozen.root().unwrap());
+            let field = |view, id| frozen.field(view, id).unwrap();
+
+            prop_assert_eq!(frozen.int(field(root, 1)).unwrap(), u64::from(flag));
+            let column = frozen.ints(frozen.optional(field(root, 2)).unwrap(), 32).unwrap();
+            let read = (0_u32..).map_while(|index| column.get(&metadata, index));
+            prop_assert_eq!(read.collect::<Vec<_>>(), narrow.iter().copied().map(u64::from).collect::<Vec<_>>());
+            let columns = [1, 9].map(|id| frozen.column(field(root, 3), id, 64).unwrap());
+            for (index, pair) in (0_u32..).zip(&rows.0) {
+                let [first, second] = columns.each_ref().map(|column| column.get(&metadata, index).unwrap_or(0));
+                prop_assert_eq!((first, second), *pair);
+            }
+            let inner = frozen.optional(field(root, 4)).unwrap();
+            for (id, value) in (1..).zip(&ints) {
+                prop_assert_eq!(frozen.int(field(inner, id)).unwrap(), *value);
+            }
+            prop_assert_eq!(&metadata[frozen.string(field(inner, 90)).unwrap()], &text);
+            let rows = frozen.strings(field(root, 70)).unwrap();
+            for (index, string) in (0_u32..).zip(&strings) {
+                prop_assert_eq!(rows.get(&metadata, index).unwrap(), string);
+            }
+            let column = frozen.ints(field(root, 300), 64).unwrap();
+            let read = (0_u32..).map_while(|index| column.get(&metadata, index));
+            prop_assert_eq!(read.collect::<Vec<_>>(), wide);
+        }
+    }
+}

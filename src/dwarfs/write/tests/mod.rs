@@ -3,4 +3,5 @@
 mod faults;
 mod host;
 mod memory;
+mod roundtrip;
 mod tars;
