@@ -86,6 +86,9 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
     let Some(frame) = frame else { return Ok(None) };
     match FromServer::decode(frame)? {
         FromServer::Refused(why) => Err(ServerError::Refused { why }),
+        FromServer::Frozen | FromServer::Rebased => {
+            Err(ServerError::Refused { why: "the file server gave an answer to another question".to_owned() })
+        }
         FromServer::Welcome(Welcome { id, mount, server, namespaces }) => {
             Ok(Some(Lease { channel, server, namespaces, mount, id }))
         }
