@@ -78,7 +78,7 @@ impl Index {
         }
         let (_, minor) = parse_version(&read_array::<OLD_HEADER_LEN>(source, offset)?, offset)?;
         let mut index = Self { minor, offset, end, has_index: false, sections: Vec::new() };
-        if let Some(sections) = index.from_section_index(source) {
+        if let Some(sections) = index.read_section_index(source) {
             index.sections = sections;
             index.has_index = true;
         } else {
@@ -196,7 +196,7 @@ impl Index {
 
     /// Reads the section index, if there is a valid one. One that is damaged is as good as none: the headers say
     /// the same.
-    fn from_section_index(&self, source: &dyn ReadAt) -> Option<Vec<Section>> {
+    fn read_section_index(&self, source: &dyn ReadAt) -> Option<Vec<Section>> {
         const ENTRY_LEN: u64 = size_of::<u64>() as u64;
         if self.minor < FIRST_MINOR_WITH_INDEX {
             return None;
