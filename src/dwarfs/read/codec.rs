@@ -127,3 +127,78 @@ impl Job {
         Error::Decompress { section: self.section, codec: self.codec, reason: reason.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT_LEN: u64 = 300_000;
+
+    fn text() -> Vec<u8> {
+        (0..TEXT_LEN).map(|at| b'a' + u8::try_from(at * at % 23).unwrap()).collect()
+    }
+
+    fn job(codec: Compression, limit: u64) -> Job {
+        Job { section: 9, codec, limit }
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Read as _;
+        let mut packed = Vec::new();
+        liblzma::read::XzEncoder::new(bytes, 6).read_to_end(&mut packed).unwrap();
+        packed
+    }
+
+    fn samples() -> Vec<(Compression, Vec<u8>)> {
+        let text = text();
+        let len = u32::try_from(text.len()).unwrap().to_le_bytes();
+        let lz4 = [&len[..], &lz4_flex::block::compress(&text)].concat();
+        let two_streams = [xz(&text[..1_000]), xz(&text[1_000..])].concat();
+        vec![
+            (Compression::None, text.clone()),
+            (Compression::Zstd, zstd::bulk::compress(&text, 3).unwrap()),
+            (Compression::Lz4, lz4.clone()),
+            (Compression::Lz4Hc, lz4),
+            (Compression::Lzma, xz(&text)),
+            (Compression::Lzma, two_streams),
+        ]
+    }
+
+    #[test]
+    fn codecs_give_back_what_was_compressed() {
+        for (codec, payload) in samples() {
+            assert_eq!(job(codec, TEXT_LEN).decompress(payload).unwrap(), text(), "{codec}");
+        }
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        for (codec, payload) in samples() {
+            let result = job(codec, TEXT_LEN - 1).decompress(payload);
+            assert!(matches!(result, Err(Error::Limit { limit, .. }) if limit == TEXT_LEN - 1), "{codec}");
+        }
+    }
+
+    #[test]
+    fn cut_payloads_are_refused() {
+        for (codec, payload) in samples().into_iter().filter(|(codec, _)| *codec != Compression::None) {
+            for end in [0, 1, 3, 4, 5, 12, payload.len() / 2, payload.len() - 1] {
+                let result = job(codec, TEXT_LEN).decompress(payload[..end].to_vec());
+                assert!(matches!(result, Err(Error::Decompress { section: 9, .. })), "{codec} cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_nothing_justifies_are_refused() {
+        let lz4 = [&(1_u32 << 30).to_le_bytes()[..], &[0; 100]].concat();
+        let result = job(Compression::Lz4, 1 << 30).decompress(lz4);
+        assert!(matches!(result, Err(Error::Decompress { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn codecs_that_are_not_here_are_named() {
+        let error = job(Compression::Flac, 10).decompress(Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "section 9 is compressed with flac, which is not supported");
+    }
+}
