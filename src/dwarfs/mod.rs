@@ -18,5 +18,6 @@ mod error;
 pub mod format;
 pub mod limits;
 pub mod read;
+pub mod write;
 
 pub use error::{Checksum, Error};

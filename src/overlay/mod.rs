@@ -1,1 +1,169 @@
 //! The merged, writable view over layers.
+//!
+//! Any number of read-only layers and at most one upper look like one tree, as Linux overlayfs merges them: the highest
+//! layer wins, directories of one name merge, a whiteout deletes the name below it, an opaque directory hides what is
+//! below. The first change of a lower object copies it up.
+//!
+//! ```text
+//!   stack.rs      the layers, by number, and the upper
+//!   merge.rs      which objects make up a name (pure), marks.rs the attributes that have a meaning for it
+//!   node.rs       an object that the kernel knows; table.rs all of them
+//!   lookup.rs     from a name to a node
+//!   dir_index.rs  a merged directory's entries with stable offsets; read_dir.rs lists them
+//!   copy_up.rs    from a layer to the upper
+//!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
+//!   file_system.rs    the role that the front calls
+//! ```
+//!
+//! Locks, taken downwards:
+//!
+//! ```text
+//!   gate         read by what changes something; write while frozen
+//!   topology     read by everything; write while the stack changes
+//!   renaming     read by what changes entries; write by rename
+//!   Node.dir.lock      read by look-ups; write by changes of its entries; parent before child
+//!   Node.copy_up       the only one that is held while file data moves
+//!   Node.dir.index
+//!   Node.state         also held during the one system call that publishes a copy-up or takes a name away
+//!   shards of the table
+//! ```
+
+mod attr;
+mod copy_up;
+mod create;
+mod data;
+mod dir_index;
+mod file_system;
+mod link;
+mod lookup;
+mod marks;
+mod merge;
+mod node;
+mod read_dir;
+mod remove;
+mod rename;
+mod stack;
+mod table;
+mod xattr;
+
+use std::{fmt, ops::RangeInclusive};
+
+use crate::{
+    sync::{Arc, RwLock},
+    vfs::{Attr, Errno, Error, Invalidate, Layer, Result, Upper},
+};
+
+use node::Node;
+use stack::Stack;
+use table::Table;
+
+/// Choices for an [`Overlay`].
+#[derive(Clone, Debug, Default)]
+pub struct OverlayOptions {
+    /// Do not wait for stable storage, ever: what a crash leaves is undefined.
+    pub volatile: bool,
+    /// How ids appear that the server's user namespace does not map; `None` where it maps all.
+    pub squash: Option<Squash>,
+}
+
+/// Ids outside the mapped ranges are shown as the owner of the mount: files with an unmapped owner could not be written.
+#[derive(Clone, Debug)]
+pub struct Squash {
+    /// The user id shown instead.
+    pub uid: u32,
+    /// The group id shown instead.
+    pub gid: u32,
+    /// User ids that exist in the namespace.
+    pub uids: Vec<RangeInclusive<u32>>,
+    /// Group ids that exist in the namespace.
+    pub gids: Vec<RangeInclusive<u32>>,
+}
+
+impl Squash {
+    fn uid(&self, uid: u32) -> u32 {
+        if self.uids.iter().any(|range| range.contains(&uid)) { uid } else { self.uid }
+    }
+
+    fn gid(&self, gid: u32) -> u32 {
+        if self.gids.iter().any(|range| range.contains(&gid)) { gid } else { self.gid }
+    }
+}
+
+/// A stack of layers with an optional upper, as one file system.
+pub struct Overlay {
+    stack: Stack,
+    table: Table,
+    root: Arc<Node>,
+    options: OverlayOptions,
+    invalidate: Arc<dyn Invalidate>,
+    gate: RwLock<()>,
+    topology: RwLock<()>,
+    renaming: RwLock<()>,
+}
+
+impl Overlay {
+    /// Puts `layers`, the lowest first, and `upper` together; without an upper the result is read-only.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` where there is nothing to show or too many layers, else what the host said of the roots.
+    pub fn new(
+        layers: Vec<Arc<dyn Layer>>,
+        upper: Option<Arc<dyn Upper>>,
+        options: OverlayOptions,
+        invalidate: Arc<dyn Invalidate>,
+    ) -> Result<Self> {
+        if layers.is_empty() && upper.is_none() {
+            return Err(Error::new(Errno::EINVAL, "stack no layers"));
+        }
+        let stack = Stack::new(layers, upper)?;
+        let table = Table::default();
+        let root = table.insert_root(stack.merge_roots()?);
+        Ok(Self {
+            stack,
+            table,
+            root,
+            options,
+            invalidate,
+            gate: RwLock::new(()),
+            topology: RwLock::new(()),
+            renaming: RwLock::new(()),
+        })
+    }
+
+    /// Number of nodes that the kernel, or a node below them, holds; the root is always one.
+    #[must_use]
+    pub fn live_nodes(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Closes descriptors for writing that have been idle since the last call; to be called every few seconds.
+    pub fn close_idle(&self) {
+        if let Some(upper) = self.stack.upper() {
+            upper.close_idle();
+        }
+    }
+
+    /// The upper, or `EROFS`.
+    fn upper(&self) -> Result<&Arc<dyn Upper>> {
+        self.stack.upper().ok_or(Error::new(Errno::EROFS, "change a read-only stack"))
+    }
+
+    /// `attr` with the ids that programs see.
+    fn shown(&self, mut attr: Attr) -> Attr {
+        if let Some(squash) = &self.options.squash {
+            attr.uid = squash.uid(attr.uid);
+            attr.gid = squash.gid(attr.gid);
+        }
+        attr
+    }
+}
+
+impl fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overlay")
+            .field("stack", &self.stack)
+            .field("live_nodes", &self.live_nodes())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,3 +1,28 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
+pub mod beneath;
+pub mod data;
 pub mod errno;
+pub mod fork;
+pub mod fuse_dev;
+pub mod fusermount;
+pub mod in_root;
+pub mod join;
+pub mod limit;
+pub mod mount;
+pub mod namespace;
+pub mod own_dir;
+pub mod pipe;
+pub mod poll;
+pub mod process;
+pub mod program;
+pub mod pty;
+pub mod ready;
+pub mod scan;
+pub mod scm;
+pub mod signal;
+pub mod signals;
+pub mod transfer;
+pub mod tree;
+pub mod users;
+pub mod xattr;

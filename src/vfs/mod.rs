@@ -12,6 +12,8 @@ mod file_system;
 mod ids;
 mod layer;
 mod name;
+mod refs;
+mod shards;
 mod upper;
 
 pub use attr::{Attr, DeviceId, FileKind, FsStat, SetAttr, SetTime, Time};
@@ -23,6 +25,8 @@ pub use file_system::{
 pub use ids::{Ino, NodeId};
 pub use layer::{Layer, LayerEntry};
 pub use name::{Name, NameError};
-pub use upper::Upper;
+pub use refs::RefCount;
+pub use shards::Shards;
+pub use upper::{NewKind, NewObject, RenameMode, Spot, Upper};
 
 pub use crate::sys::errno::Errno;

@@ -1,6 +1,120 @@
 //! The role of the writable tree.
 
-use super::Layer;
+use super::{Attr, DeviceId, FallocateMode, Layer, Name, NodeId, Result, SetAttr, XattrFlags};
 
 /// The one writable tree on top of a stack. What it shows is a [`Layer`]; what it adds is change.
-pub trait Upper: Layer {}
+///
+/// It knows nothing of merging: whiteouts and marks are objects and attributes like any other. Everything is staged in
+/// the [`work`](Self::work) directory of the same file system and published by [`rename`](Self::rename), so that each
+/// step on disk is all or nothing. A node whose last name is removed or replaced goes on working until it is
+/// forgotten.
+#[expect(clippy::missing_errors_doc, reason = "errors are those of the host's system call of the same name")]
+pub trait Upper: Layer {
+    /// The directory for staging: outside the shown tree, empty when the upper is opened.
+    fn work(&self) -> NodeId;
+
+    /// Attributes of a name, without counting a reference.
+    fn peek(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>>;
+
+    /// Makes an object, in one visible step, and counts a reference on it. `EEXIST` where the name exists.
+    fn create(&self, dir: NodeId, name: Name<'_>, new: &NewObject<'_>) -> Result<(NodeId, Attr)>;
+
+    /// Makes a whiteout (a character device 0:0). `EEXIST` where the name exists.
+    fn whiteout(&self, dir: NodeId, name: Name<'_>) -> Result<()>;
+
+    /// Makes one more name for `node`. `EEXIST` where the name exists.
+    fn link(&self, node: NodeId, dir: NodeId, name: Name<'_>) -> Result<()>;
+
+    /// Removes a name of something that is no directory.
+    fn unlink(&self, spot: Spot<'_>) -> Result<()>;
+
+    /// Removes an empty directory.
+    fn rmdir(&self, spot: Spot<'_>) -> Result<()>;
+
+    /// Renames in one step.
+    fn rename(&self, from: Spot<'_>, to: Spot<'_>, mode: RenameMode) -> Result<()>;
+
+    /// Changes attributes as truncate(2), chown(2), chmod(2) and utimensat(2) do, in this order.
+    fn set_attr(&self, node: NodeId, changes: &SetAttr) -> Result<()>;
+
+    /// Writes all of `data`.
+    fn write(&self, node: NodeId, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// fallocate(2).
+    fn allocate(&self, node: NodeId, mode: FallocateMode, offset: u64, len: u64) -> Result<()>;
+
+    /// `copy_file_range(2)` between two files of this upper; may copy less than asked.
+    fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64>;
+
+    /// Sets an extended attribute.
+    fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()>;
+
+    /// Removes an extended attribute; `ENODATA` where it is not set.
+    fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()>;
+
+    /// Brings a file or directory to stable storage.
+    fn sync(&self, node: NodeId, data_only: bool) -> Result<()>;
+
+    /// Brings everything to stable storage.
+    fn sync_all(&self) -> Result<()>;
+
+    /// Closes descriptors open for writing that have not been used since the last call. The owner of the file system
+    /// calls it every few seconds: a file that is open for writing cannot be executed by anybody.
+    fn close_idle(&self);
+}
+
+/// A name in a directory of an [`Upper`], with the node behind it where the caller knows one.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot<'a> {
+    /// The directory.
+    pub dir: NodeId,
+    /// The name in it.
+    pub name: Name<'a>,
+    /// The node that the name stands for. An object with live references must be named here.
+    pub node: Option<NodeId>,
+}
+
+/// What a rename does with the two names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// The new name must be free.
+    New,
+    /// What had the new name goes.
+    Replace,
+    /// Both change places.
+    Exchange,
+    /// As `Replace`, and a whiteout takes the old name.
+    LeaveWhiteout,
+}
+
+/// An object to make.
+#[derive(Clone, Copy, Debug)]
+pub struct NewObject<'a> {
+    /// What it is.
+    pub kind: NewKind<'a>,
+    /// Permission bits (`0o7777`); symlinks have none of their own.
+    pub perm: u16,
+    /// Owner. Where the process may not give files away it becomes the process's own.
+    pub uid: u32,
+    /// Group; as the owner.
+    pub gid: u32,
+}
+
+/// The kind of an object to make, with what only that kind has.
+#[derive(Clone, Copy, Debug)]
+pub enum NewKind<'a> {
+    /// An empty regular file.
+    Regular,
+    /// An empty directory.
+    Directory,
+    /// A symlink to this target.
+    Symlink(&'a [u8]),
+    /// A character device.
+    CharDevice(DeviceId),
+    /// A block device.
+    BlockDevice(DeviceId),
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}

@@ -1,3 +1,8 @@
+//! Ours and upstream's against each other: archives of the upstream tools read by ours, archives of ours before
+//! upstream's tools.
+//!
+//! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
+//! unless `FIM_TEST_REQUIRE` is set.
 //! Archives of the upstream tools, read by ours: the trees must be equal.
 
 #![expect(
@@ -12,3 +17,11 @@ mod bad;
 mod compat;
 mod made;
 mod support;
+//! Our archives and upstream's tools against each other.
+//!
+//! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
+//! unless `FIM_TEST_REQUIRE` is set.
+
+mod tree_facts;
+mod upstream;
+mod written;

@@ -13,7 +13,7 @@
 //! not name, is 0. Everything is resolved against the schema once ([`Frozen`]), after which reading a number is one
 //! unaligned load ([`Column::get`]). Extents of lists and places of fields are checked while resolving.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     bytes::array_at,
@@ -242,7 +242,10 @@ impl<'a> Frozen<'a> {
         if self.int(self.field(view, optional::IS_SET)?)? == 0 {
             return Ok(None);
         }
-        self.field(view, optional::VALUE)
+        // A value that is zero takes no bits, so that the schema does not name it; it is there all the same.
+        static ZERO: Layout = Layout { size: 0, bits: 0, fields: BTreeMap::new() };
+        let zero = View { layout: &ZERO, start: 0, bit: 0 };
+        Ok(Some(self.field(view, optional::VALUE)?.unwrap_or(zero)))
     }
 
     /// An integer or boolean.

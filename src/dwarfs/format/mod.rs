@@ -12,6 +12,7 @@
 pub mod bytes;
 pub mod frozen;
 pub mod fsst;
+pub mod freeze;
 pub mod history;
 pub mod metadata;
 pub mod schema;

@@ -1,0 +1,288 @@
+//! A directory of the host as the writable tree.
+//!
+//! ```text
+//!   WORK/fim.lock      locked while a process writes to the upper
+//!   WORK/work/         staging; whatever a crash left there is swept away at the next start
+//! ```
+
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use super::{
+    host,
+    layer::layer_by_tree,
+    node::HostNode,
+    pool::FdPool,
+    probe::{UpperError, probe},
+    tree::HostTree,
+};
+use crate::{
+    pinned::Data,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    sys::{
+        beneath::{self, OpenFor},
+        data,
+        errno::Errno,
+        limit, xattr,
+    },
+    vfs::{
+        Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence, SetAttr,
+        Spot, Upper, XattrFlags,
+    },
+};
+
+/// The locked file in the work directory.
+const LOCK_NAME: &[u8] = b"fim.lock";
+
+/// The staging directory in the work directory, named as kernel overlayfs names its own.
+const STAGING_NAME: &[u8] = b"work";
+
+/// The whiteout in the staging directory of which all others are hard links.
+pub(super) const SHARED_WHITEOUT: &[u8] = b"#whiteout";
+
+/// A directory of the host with a work directory on the same file system, for one process.
+#[derive(Debug)]
+pub struct HostUpper {
+    pub(super) tree: HostTree,
+    pub(super) work: Arc<HostNode>,
+    /// User and group id that objects get which this process makes.
+    pub(super) own_ids: (u32, u32),
+    /// Whether the shared whiteout exists and has room for more names.
+    pub(super) shared_whiteout: Mutex<bool>,
+    /// Nodes that may have a descriptor for writing.
+    pub(super) writers: Mutex<Vec<NodeId>>,
+    pub(super) next_name: AtomicU64,
+    /// Holds the lock.
+    _lock: OwnedFd,
+}
+
+impl HostUpper {
+    /// Opens the directory `upper` with the work directory `work`, sweeps the latter, and tries out what the file
+    /// system can do.
+    ///
+    /// # Errors
+    ///
+    /// [`UpperError`] says what is wrong with the directories.
+    pub fn open(upper: &Path, work: &Path) -> Result<Self, UpperError> {
+        Self::open_with(upper, work, FdPool::shared())
+    }
+
+    /// Opens it with descriptors from `pool`.
+    ///
+    /// # Errors
+    ///
+    /// [`UpperError`] says what is wrong with the directories.
+    pub fn open_with(upper: &Path, work: &Path, pool: Arc<FdPool>) -> Result<Self, UpperError> {
+        let prepare = |op, path: &Path| {
+            let path = path.to_owned();
+            move |errno| UpperError::Prepare { op, path, errno }
+        };
+        let upper_fd = beneath::open_directory(upper).map_err(prepare("open the directory", upper))?;
+        let work_fd = beneath::open_directory(work).map_err(prepare("open the work directory", work))?;
+        if device(&upper_fd) != device(&work_fd) {
+            return Err(UpperError::DifferentFileSystems { upper: upper.to_owned(), work: work.to_owned() });
+        }
+        let lock = open_lock(work_fd.as_fd()).map_err(prepare("make a lock file in", work))?;
+        data::lock_exclusive(lock.as_fd()).map_err(|_| UpperError::InUse { work: work.to_owned() })?;
+        let staging = open_staging(work_fd.as_fd()).map_err(prepare("prepare the work directory", work))?;
+        sweep(staging.as_fd()).map_err(prepare("empty the work directory", work))?;
+        probe(staging.as_fd()).map_err(|(ability, errno)| UpperError::Unable {
+            ability,
+            path: upper.to_owned(),
+            errno,
+        })?;
+        let tree = |error: crate::vfs::Error| UpperError::Prepare {
+            op: "read the directory",
+            path: upper.to_owned(),
+            errno: error.errno(),
+        };
+        let host_tree = HostTree::new(upper_fd, pool).map_err(tree)?;
+        let work_node = host_tree.add_base(staging).map_err(tree)?;
+        Ok(Self {
+            tree: host_tree,
+            work: work_node,
+            own_ids: limit::effective_ids(),
+            shared_whiteout: Mutex::new(false),
+            writers: Mutex::default(),
+            next_name: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+
+    /// Number of live nodes, the root and the work directory included.
+    #[must_use]
+    pub fn live_nodes(&self) -> usize {
+        self.tree.len()
+    }
+
+    /// A name in the work directory that nobody has.
+    pub(super) fn staging_name(&self) -> Vec<u8> {
+        format!("#h{:x}", self.next_name.fetch_add(1, Ordering::Relaxed)).into_bytes()
+    }
+}
+
+layer_by_tree!(HostUpper);
+
+impl Upper for HostUpper {
+    fn work(&self) -> NodeId {
+        self.work.id
+    }
+
+    fn peek(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>> {
+        self.peek_name(dir, name)
+    }
+
+    fn create(&self, dir: NodeId, name: Name<'_>, new: &NewObject<'_>) -> Result<(NodeId, Attr)> {
+        self.create_object(&self.tree.node(dir)?, name, new)
+    }
+
+    fn whiteout(&self, dir: NodeId, name: Name<'_>) -> Result<()> {
+        self.make_whiteout(&self.tree.node(dir)?, name)
+    }
+
+    fn link(&self, node: NodeId, dir: NodeId, name: Name<'_>) -> Result<()> {
+        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
+        let dir = self.tree.directory(&self.tree.node(dir)?)?;
+        beneath::link(fd.as_fd(), dir.as_fd(), name.as_bytes()).map_err(host("make a hard link"))
+    }
+
+    fn unlink(&self, spot: Spot<'_>) -> Result<()> {
+        self.remove_name(spot, beneath::remove)
+    }
+
+    fn rmdir(&self, spot: Spot<'_>) -> Result<()> {
+        self.remove_name(spot, beneath::remove_directory)
+    }
+
+    fn rename(&self, from: Spot<'_>, to: Spot<'_>, mode: RenameMode) -> Result<()> {
+        self.rename_name(from, to, mode)
+    }
+
+    fn set_attr(&self, node: NodeId, changes: &SetAttr) -> Result<()> {
+        self.change_attr(node, changes)
+    }
+
+    fn write(&self, node: NodeId, offset: u64, bytes: &[u8]) -> Result<()> {
+        let fd = self.writer(node)?;
+        data::write_at(fd.as_fd(), offset, bytes).map_err(host("write"))
+    }
+
+    fn allocate(&self, node: NodeId, mode: FallocateMode, offset: u64, len: u64) -> Result<()> {
+        let fd = self.writer(node)?;
+        data::allocate(fd.as_fd(), mode.bits(), offset, len).map_err(host("allocate space"))
+    }
+
+    fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
+        let source = self.tree.descriptor(&self.tree.regular(from.0)?, OpenFor::Read)?;
+        let target = self.writer(to.0)?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        data::copy_range((source.as_fd(), from.1), (target.as_fd(), to.1), len)
+            .map(|copied| copied as u64)
+            .map_err(host("copy a range"))
+    }
+
+    fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
+        xattr::set(fd.as_fd(), name, value, flags.bits()).map_err(host("set an extended attribute"))
+    }
+
+    fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
+        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
+        xattr::remove(fd.as_fd(), name).map_err(host("remove an extended attribute"))
+    }
+
+    fn sync(&self, node: NodeId, data_only: bool) -> Result<()> {
+        self.sync_node(node, data_only)
+    }
+
+    fn sync_all(&self) -> Result<()> {
+        let root = self.tree.directory(&self.tree.root)?;
+        let root = beneath::open_listing(root.as_fd()).map_err(host("open the upper"))?;
+        data::sync_file_system(root.as_fd()).map_err(host("sync the file system"))
+    }
+
+    fn close_idle(&self) {
+        self.close_idle_writers();
+    }
+}
+
+fn device(fd: &OwnedFd) -> Option<(u32, u32)> {
+    beneath::stat(fd.as_fd(), b"").ok().map(|stat| (stat.stx_dev_major, stat.stx_dev_minor))
+}
+
+fn open_lock(work: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    match beneath::create(work, LOCK_NAME, 0o600) {
+        Err(Errno::EEXIST) => beneath::open(work, LOCK_NAME, OpenFor::Write),
+        other => other,
+    }
+}
+
+fn open_staging(work: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    match beneath::make_directory(work, STAGING_NAME, 0o700) {
+        Ok(()) | Err(Errno::EEXIST) => beneath::open(work, STAGING_NAME, OpenFor::Path),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Removes everything in `staging`, however deep: subdirectories move to its top before their turn comes.
+fn sweep(staging: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut directories = VecDeque::new();
+    let mut serial = 0_u64;
+    empty(staging, staging, &mut serial, &mut directories)?;
+    while let Some(name) = directories.pop_front() {
+        let fd = beneath::open(staging, &name, OpenFor::Path)?;
+        // An own directory without permissions is ours all the same.
+        let _ = beneath::set_perm(fd.as_fd(), 0o700);
+        empty(staging, fd.as_fd(), &mut serial, &mut directories)?;
+        beneath::remove_directory(staging, &name)?;
+    }
+    Ok(())
+}
+
+fn empty(
+    staging: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    serial: &mut u64,
+    directories: &mut VecDeque<Vec<u8>>,
+) -> Result<(), Errno> {
+    let mut names = Vec::new();
+    let listing = beneath::open_listing(dir)?;
+    beneath::list(listing.as_fd(), |entry| names.push(entry.name.to_vec()))?;
+    for name in names {
+        match beneath::remove(dir, &name) {
+            Ok(()) => {}
+            Err(Errno::EISDIR) => directories.push_back(lift(staging, dir, name, serial)?),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Moves the directory `name` of `dir` to a fresh name in `staging`.
+fn lift(
+    staging: BorrowedFd<'_>,
+    dir: BorrowedFd<'_>,
+    name: Vec<u8>,
+    serial: &mut u64,
+) -> Result<Vec<u8>, Errno> {
+    // Moving a directory to another parent rewrites its `..`, which needs write permission on it.
+    if let Ok(fd) = beneath::open(dir, &name, OpenFor::Path) {
+        let _ = beneath::set_perm(fd.as_fd(), 0o700);
+    }
+    loop {
+        *serial += 1;
+        let lifted = format!("#s{serial:x}").into_bytes();
+        match beneath::rename((dir, &name), (staging, &lifted), beneath::RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(lifted),
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! From a layer to the upper: the only place where lower data reaches it.
+//!
+//! An object is made in the work directory with everything it has, brought to stable storage, and then renamed to its
+//! place: whatever happens, the place shows the old object or the whole new one. Directories above it come first.
+
+use super::{
+    Overlay,
+    marks::{ORIGIN, is_private},
+    node::{LowerRef, Node, Object, Origin},
+};
+use crate::{
+    sync::Arc,
+    vfs::{
+        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SeekWhence,
+        SetAttr, SetTime, Spot, Upper, XattrFlags,
+    },
+};
+
+/// How much is read from a layer and written to the upper at a time, in bytes.
+const CHUNK: usize = 1 << 20;
+
+/// Shorter files are not searched for holes.
+const SMALLEST_SPARSE: u64 = 64 * 1024;
+
+/// How often a copy-up looks for another name because the one it was for has gone.
+const NAMES: usize = 64;
+
+/// How much of the contents a copy-up needs to bring along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// All of it.
+    All,
+    /// The first so many bytes: the rest is about to be truncated.
+    First(u64),
+}
+
+/// An object in the work directory. Removed again unless it has been published.
+pub(super) struct Staged<'a> {
+    overlay: &'a Overlay,
+    upper: &'a Arc<dyn Upper>,
+    name: Vec<u8>,
+    pub(super) id: NodeId,
+    is_dir: bool,
+    is_there: bool,
+}
+
+impl Staged<'_> {
+    /// Where it is staged.
+    pub(super) fn spot(&self) -> Result<Spot<'_>> {
+        Ok(Spot { dir: self.upper.work(), name: Name::new(&self.name)?, node: Some(self.id) })
+    }
+
+    /// It has left the work directory, and its reference belongs to somebody else now.
+    pub(super) fn published(mut self) -> NodeId {
+        self.is_there = false;
+        self.id
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if self.is_there {
+            // What cannot be removed is swept away at the next start.
+            if let Ok(spot) = self.spot() {
+                let _ = if self.is_dir { self.upper.rmdir(spot) } else { self.upper.unlink(spot) };
+            }
+            self.overlay.stack.forget(Object::upper(self.id));
+        }
+    }
+}
+
+impl Overlay {
+    /// Makes an object in the work directory.
+    pub(super) fn stage(&self, new: &NewObject<'_>) -> Result<Staged<'_>> {
+        let upper = self.upper()?;
+        let name = self.staging_name();
+        let (id, _) = upper.create(upper.work(), Name::new(&name)?, new)?;
+        let is_dir = matches!(new.kind, NewKind::Directory);
+        Ok(Staged { overlay: self, upper, name, id, is_dir, is_there: true })
+    }
+
+    /// The upper object of `node`, which is copied up if it has none.
+    pub(super) fn copy_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
+        if let Some(id) = node.upper() {
+            return Ok(id);
+        }
+        self.upper()?;
+        let mut chain = vec![(Arc::clone(node), keep)];
+        let mut parent = node.parent();
+        while parent.upper().is_none() && !chain.last().is_some_and(|(last, _)| Arc::ptr_eq(last, &parent)) {
+            let next = parent.parent();
+            chain.push((parent, Keep::All));
+            parent = next;
+        }
+        let mut id = None;
+        while let Some((node, keep)) = chain.pop() {
+            id = Some(self.copy_one_up(&node, keep)?);
+        }
+        id.ok_or(Error::new(Errno::ESTALE, "copy up"))
+    }
+
+    /// Copies `node` up, whose parent is in the upper.
+    fn copy_one_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
+        let _copy_up = node.copy_up.lock();
+        let lower = match node.origin()? {
+            Origin::Upper(id) => return Ok(id),
+            Origin::Lower(lower) => lower,
+        };
+        let layer = self.stack.layer(lower.layer)?;
+        let attr = layer.attr(lower.node)?;
+        let staged = self.stage_copy(node, &*layer, lower, &attr, keep)?;
+        // From here on whoever sees the object under its new name finds this node.
+        self.table.register(Object::upper(staged.id), node);
+        let id = staged.id;
+        let published = self.publish(node, staged);
+        if published.is_err() {
+            self.table.unregister(Object::upper(id), node);
+        } else if node.is_dir() {
+            // Its link count is another one now.
+            self.invalidate.inode(node.ino, false);
+        }
+        published
+    }
+
+    /// Makes the copy in the work directory.
+    fn stage_copy(
+        &self,
+        node: &Arc<Node>,
+        layer: &dyn Layer,
+        lower: LowerRef,
+        attr: &Attr,
+        keep: Keep,
+    ) -> Result<Staged<'_>> {
+        let target;
+        let kind = match attr.kind {
+            FileKind::Regular => NewKind::Regular,
+            FileKind::Directory => NewKind::Directory,
+            FileKind::Symlink => {
+                target = layer.read_link(lower.node)?;
+                NewKind::Symlink(&target)
+            }
+            FileKind::CharDevice => NewKind::CharDevice(attr.rdev),
+            FileKind::BlockDevice => NewKind::BlockDevice(attr.rdev),
+            FileKind::Fifo => NewKind::Fifo,
+            FileKind::Socket => NewKind::Socket,
+        };
+        let shown = self.shown(*attr);
+        // Attributes of an own file can only be set while it may be written.
+        let perm = if attr.kind == FileKind::Directory { 0o700 } else { 0o600 };
+        let staged = self.stage(&NewObject { kind, perm, uid: shown.uid, gid: shown.gid })?;
+        if attr.kind == FileKind::Regular {
+            self.copy_contents(layer, lower.node, staged.id, attr.size, keep)?;
+        }
+        self.copy_xattrs(layer, lower.node, staged.id)?;
+        let upper = self.upper()?;
+        if attr.kind == FileKind::Regular && attr.nlink == 1 {
+            let ino = node.ino.get().to_le_bytes();
+            upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
+            node.state.lock().has_origin = true;
+        }
+        let changes = SetAttr {
+            perm: (attr.kind != FileKind::Symlink).then_some(attr.perm),
+            atime: Some(SetTime::At(attr.atime)),
+            mtime: Some(SetTime::At(attr.mtime)),
+            ..SetAttr::default()
+        };
+        upper.set_attr(staged.id, &changes)?;
+        if attr.kind == FileKind::Regular && !self.options.volatile {
+            upper.sync(staged.id, false)?;
+        }
+        Ok(staged)
+    }
+
+    /// Copies contents in large pieces; holes stay holes.
+    fn copy_contents(&self, layer: &dyn Layer, from: NodeId, to: NodeId, size: u64, keep: Keep) -> Result<()> {
+        let upper = self.upper()?;
+        let end = match keep {
+            Keep::All => size,
+            Keep::First(len) => size.min(len),
+        };
+        let sparse = size >= SMALLEST_SPARSE;
+        let mut offset = 0;
+        let mut written = 0;
+        while offset < end {
+            let mut stop = end;
+            if sparse {
+                match layer.seek(from, offset, SeekWhence::Data) {
+                    Ok(data) => offset = data,
+                    Err(error) if error.errno() == Errno::ENXIO => break,
+                    Err(error) => return Err(error),
+                }
+                stop = layer.seek(from, offset, SeekWhence::Hole)?.min(end);
+            }
+            while offset < stop {
+                let len = usize::try_from(stop - offset).map_or(CHUNK, |left| left.min(CHUNK));
+                let data = layer.read(from, offset, len)?;
+                if data.is_empty() {
+                    return Err(Error::new(Errno::EIO, "copy up a file that is shorter than its size"));
+                }
+                for slice in data.slices() {
+                    upper.write(to, offset, slice.as_bytes())?;
+                    offset += slice.len() as u64;
+                }
+                written = offset;
+            }
+        }
+        if written < end {
+            upper.set_attr(to, &SetAttr { size: Some(end), ..SetAttr::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Copies extended attributes other than the overlay's own.
+    fn copy_xattrs(&self, layer: &dyn Layer, from: NodeId, to: NodeId) -> Result<()> {
+        if !layer.has_xattrs() {
+            return Ok(());
+        }
+        let upper = self.upper()?;
+        for name in layer.xattr_names(from)?.iter().filter(|name| !is_private(name)) {
+            let Some(value) = layer.xattr(from, name)? else { continue };
+            match upper.set_xattr(to, name, &value, XattrFlags::empty()) {
+                Ok(()) => {}
+                // Programs' own attributes must not get lost; others need rights or a file system that has them.
+                Err(error)
+                    if !name.starts_with(b"user.")
+                        && matches!(error.errno(), Errno::EPERM | Errno::EOPNOTSUPP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Renames a staged copy to one of the node's names, or leaves it without a name where the node has none.
+    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>) -> Result<NodeId> {
+        let upper = self.upper()?;
+        for _ in 0..NAMES {
+            let link = node.state.lock().links.first().cloned();
+            let Some(link) = link else {
+                let mut state = node.state.lock();
+                if !state.links.is_empty() {
+                    continue;
+                }
+                let spot = staged.spot()?;
+                if node.is_dir() { upper.rmdir(spot)? } else { upper.unlink(spot)? }
+                let id = staged.published();
+                state.upper = Some(id);
+                return Ok(id);
+            };
+            let dir = self.copy_up(&link.parent, Keep::All)?;
+            let before = upper.attr(dir)?;
+            let name = Name::new(&link.name)?;
+            let mut state = node.state.lock();
+            if state.link_position(&link.parent, name).is_none() {
+                continue;
+            }
+            upper.rename(staged.spot()?, Spot { dir, name, node: None }, RenameMode::New)?;
+            let id = staged.published();
+            state.upper = Some(id);
+            state.lower_names = state.lower_names.saturating_sub(1);
+            let links = state.links.clone();
+            drop(state);
+            for link in &links {
+                self.index_change(&link.parent, Name::new(&link.name)?, node);
+            }
+            // The entry is not new: the directory's times stay. It is no loss where that fails.
+            let times = SetAttr {
+                atime: Some(SetTime::At(before.atime)),
+                mtime: Some(SetTime::At(before.mtime)),
+                ..SetAttr::default()
+            };
+            let _ = upper.set_attr(dir, &times);
+            return Ok(id);
+        }
+        Err(Error::new(Errno::EIO, "publish a copy-up"))
+    }
+}

@@ -1,0 +1,50 @@
+//! Hard links.
+
+use super::{
+    Overlay,
+    copy_up::Keep,
+    create::Vacancy,
+};
+use crate::vfs::{Entry, Errno, Error, Ino, Name, RenameMode, Result, Spot};
+
+impl Overlay {
+    pub(super) fn do_link(&self, ino: Ino, parent: Ino, name: Name<'_>) -> Result<Entry> {
+        let _gate = self.gate.read();
+        let _topology = self.topology.read();
+        let node = self.table.get(ino)?;
+        if node.is_dir() {
+            return Err(Error::new(Errno::EPERM, "make a hard link to a directory"));
+        }
+        let dir = self.changing_dir(parent)?;
+        if node.state.lock().links.is_empty() {
+            return Err(Error::new(Errno::ENOENT, "make a hard link to a removed file"));
+        }
+        self.copy_up(&node, Keep::All)?;
+        let _renaming = self.renaming.read();
+        let _entries = dir.directory()?.lock.write();
+        self.check_not_removed(&dir)?;
+        let vacancy = self.vacancy(&dir, name)?;
+        let id = self.copy_up(&node, Keep::All)?;
+        let dir_id = self.copy_up(&dir, Keep::All)?;
+        self.note_impure(&node, &dir, dir_id)?;
+        let upper = self.upper()?;
+        match vacancy {
+            Vacancy::Free => upper.link(id, dir_id, name)?,
+            Vacancy::Whiteout => {
+                let staged = self.staging_name();
+                let from = Spot { dir: upper.work(), name: Name::new(&staged)?, node: None };
+                upper.link(id, from.dir, from.name)?;
+                let to = Spot { dir: dir_id, name, node: None };
+                upper.rename(from, to, RenameMode::Replace).inspect_err(|_| {
+                    let _ = upper.unlink(from);
+                })?;
+            }
+        }
+        if !node.refs.try_retain() {
+            return Err(Error::new(Errno::ESTALE, "make a hard link"));
+        }
+        self.table.add_link(&node, &dir, name);
+        self.index_insert(&dir, name, &node);
+        Ok(Entry { ino: node.ino, generation: node.generation, attr: self.attr_of(&node)? })
+    }
+}

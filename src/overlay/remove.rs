@@ -1,0 +1,167 @@
+//! Removing names.
+
+use std::ops::ControlFlow;
+
+use super::{
+    Overlay,
+    copy_up::Keep,
+    marks::{OPAQUE, YES},
+    node::{Node, Object},
+};
+use crate::{
+    sync::Arc,
+    vfs::{
+        Errno, Error, Ino, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, Spot,
+        XattrFlags,
+    },
+};
+
+impl Overlay {
+    pub(super) fn do_unlink(&self, parent: Ino, name: Name<'_>) -> Result<()> {
+        let _gate = self.gate.read();
+        let _topology = self.topology.read();
+        let dir = self.changing_dir(parent)?;
+        let _renaming = self.renaming.read();
+        let _entries = dir.directory()?.lock.write();
+        let target = self.target(&dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a name"))?;
+        let node = &target.node;
+        if node.is_dir() {
+            return Err(Error::new(Errno::EISDIR, "remove the name of a file"));
+        }
+        let needs_whiteout = self.lower_has(&dir, name)?;
+        let dir_id = self.copy_up(&dir, Keep::All)?;
+        let upper = self.upper()?;
+        let link = {
+            // No copy-up of this node can be published while its name goes.
+            let mut state = node.state.lock();
+            let in_upper = upper.peek(dir_id, name)?.is_some();
+            let spot = Spot { dir: dir_id, name, node: state.upper };
+            match (needs_whiteout, in_upper) {
+                (true, true) => self.cover_with_whiteout(spot)?,
+                (true, false) => upper.whiteout(dir_id, name)?,
+                (false, _) => upper.unlink(spot)?,
+            }
+            if !in_upper {
+                state.lower_names = state.lower_names.saturating_sub(1);
+            }
+            state.take_link(&dir, name)
+        };
+        self.index_remove(&dir, name);
+        if let Some(link) = link {
+            self.table.release(&self.stack, &link.parent, 1);
+        }
+        Ok(())
+    }
+
+    /// Puts a whiteout in the place of a file, in one step.
+    fn cover_with_whiteout(&self, spot: Spot<'_>) -> Result<()> {
+        let upper = self.upper()?;
+        let staged = self.staging_name();
+        let from = Spot { dir: upper.work(), name: Name::new(&staged)?, node: None };
+        upper.whiteout(from.dir, from.name)?;
+        upper.rename(from, spot, RenameMode::Replace).inspect_err(|_| {
+            let _ = upper.unlink(from);
+        })
+    }
+
+    pub(super) fn do_rmdir(&self, parent: Ino, name: Name<'_>) -> Result<()> {
+        let _gate = self.gate.read();
+        let _topology = self.topology.read();
+        let dir = self.changing_dir(parent)?;
+        let _renaming = self.renaming.read();
+        let _entries = dir.directory()?.lock.write();
+        let target = self.target(&dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a directory"))?;
+        let node = &target.node;
+        let _children = node.directory()?.lock.write();
+        if !self.is_empty(node)? {
+            return Err(Error::new(Errno::ENOTEMPTY, "remove a directory"));
+        }
+        let needs_whiteout = self.lower_has(&dir, name)?;
+        let dir_id = self.copy_up(&dir, Keep::All)?;
+        let link = {
+            let mut state = node.state.lock();
+            match (state.upper, needs_whiteout) {
+                (Some(id), true) => self.exchange_with_whiteout(Spot { dir: dir_id, name, node: Some(id) }, id)?,
+                (Some(id), false) => self.remove_upper_directory(Spot { dir: dir_id, name, node: Some(id) }, id)?,
+                (None, _) => self.upper()?.whiteout(dir_id, name)?,
+            }
+            state.removed = true;
+            state.take_link(&dir, name)
+        };
+        self.index_remove(&dir, name);
+        if let Some(link) = link {
+            self.table.release(&self.stack, &link.parent, 1);
+        }
+        Ok(())
+    }
+
+    /// Puts a whiteout in the place of a directory in one step, and removes the directory then.
+    fn exchange_with_whiteout(&self, spot: Spot<'_>, id: NodeId) -> Result<()> {
+        let upper = self.upper()?;
+        let staged = self.staging_name();
+        let from = Spot { dir: upper.work(), name: Name::new(&staged)?, node: None };
+        upper.whiteout(from.dir, from.name)?;
+        upper.rename(from, spot, RenameMode::Exchange).inspect_err(|_| {
+            let _ = upper.unlink(from);
+        })?;
+        self.discard_directory(Spot { node: Some(id), ..from }, id);
+        Ok(())
+    }
+
+    /// Removes a directory that looks empty; whiteouts in it go with it.
+    fn remove_upper_directory(&self, spot: Spot<'_>, id: NodeId) -> Result<()> {
+        let upper = self.upper()?;
+        match upper.rmdir(spot) {
+            Err(error) if matches!(error.errno(), Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            other => return other,
+        }
+        let staged = self.staging_name();
+        let away = Spot { dir: upper.work(), name: Name::new(&staged)?, node: Some(id) };
+        upper.rename(spot, away, RenameMode::New)?;
+        self.discard_directory(away, id);
+        Ok(())
+    }
+
+    /// Removes a directory of the work directory with the whiteouts in it. What stays is swept at the next start.
+    pub(super) fn discard_directory(&self, spot: Spot<'_>, id: NodeId) {
+        let Ok(upper) = self.upper() else { return };
+        let mut names = Vec::new();
+        let _ = upper.read_dir(id, 0, &mut |entry| {
+            names.push(entry.name.as_bytes().to_vec());
+            ControlFlow::Continue(())
+        });
+        for name in &names {
+            if let Ok(name) = Name::new(name) {
+                let _ = upper.unlink(Spot { dir: id, name, node: None });
+            }
+        }
+        let _ = upper.rmdir(spot);
+    }
+
+    /// Makes sure that the directory `node`, which looks empty, is empty in the upper: nothing is renamed over a
+    /// directory with whiteouts in it. Done by exchanging it for a new one, so that it looks empty all the time.
+    pub(super) fn clear_whiteouts(&self, node: &Arc<Node>, spot: Spot<'_>) -> Result<()> {
+        let upper = self.upper()?;
+        let Some(id) = node.upper() else { return Ok(()) };
+        let mut has_entries = false;
+        upper.read_dir(id, 0, &mut |_| {
+            has_entries = true;
+            ControlFlow::Break(())
+        })?;
+        if !has_entries {
+            return Ok(());
+        }
+        let attr = upper.attr(id)?;
+        let new = NewObject { kind: NewKind::Directory, perm: attr.perm, uid: attr.uid, gid: attr.gid };
+        let staged = self.stage(&new)?;
+        upper.set_xattr(staged.id, OPAQUE, YES, XattrFlags::empty())?;
+        upper.set_attr(staged.id, &SetAttr { perm: Some(attr.perm), ..SetAttr::default() })?;
+        upper.rename(staged.spot()?, Spot { node: Some(id), ..spot }, RenameMode::Exchange)?;
+        let away = Spot { node: Some(id), ..staged.spot()? };
+        self.discard_directory(away, id);
+        // The node keeps the old directory, which is about to be gone; the new one belongs to nobody.
+        let cleared = staged.published();
+        self.stack.forget(Object::upper(cleared));
+        Ok(())
+    }
+}

@@ -1,0 +1,300 @@
+//! Renaming.
+//!
+//! First everything is brought into the upper that takes part, without locks; then, alone among all changes of entries,
+//! one step on disk does the rest: a plain rename, one that leaves a whiteout, or an exchange with a whiteout.
+
+use super::{
+    Overlay,
+    copy_up::Keep,
+    lookup::{IMPURE_NO, IMPURE_YES, Target},
+    marks::{IMPURE, OPAQUE, YES},
+    node::Node,
+};
+use crate::{
+    sync::{Arc, RwLockWriteGuard, atomic::Ordering},
+    vfs::{Errno, Error, Ino, Name, NodeId, RenameFlags, RenameMode, Result, Spot, XattrFlags},
+};
+
+/// How often a rename starts over because what it is about was not in the upper.
+const ATTEMPTS: usize = 16;
+
+/// One side of a rename.
+struct Side<'a> {
+    dir: &'a Arc<Node>,
+    /// The directory in the upper.
+    id: NodeId,
+    name: Name<'a>,
+    /// A layer below the directory has the name.
+    below: bool,
+}
+
+impl Side<'_> {
+    fn spot(&self, node: Option<NodeId>) -> Spot<'_> {
+        Spot { dir: self.id, name: self.name, node }
+    }
+}
+
+impl Overlay {
+    pub(super) fn do_rename(
+        &self,
+        parent: Ino,
+        name: Name<'_>,
+        new_parent: Ino,
+        new_name: Name<'_>,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let exchange = match flags {
+            flags if flags == RenameFlags::EXCHANGE => true,
+            flags if flags.is_empty() || flags == RenameFlags::NOREPLACE => false,
+            _ => return Err(Error::new(Errno::EINVAL, "rename with these flags")),
+        };
+        let _gate = self.gate.read();
+        let _topology = self.topology.read();
+        let (dir, new_dir) = (self.changing_dir(parent)?, self.changing_dir(new_parent)?);
+        for _ in 0..ATTEMPTS {
+            self.prepare(&dir, name)?;
+            if exchange {
+                self.prepare(&new_dir, new_name)?;
+            }
+            let _alone = self.renaming.write();
+            let done = match exchange {
+                true => self.exchange((&dir, name), (&new_dir, new_name))?,
+                false => self.rename_over((&dir, name), (&new_dir, new_name), flags)?,
+            };
+            if done {
+                return Ok(());
+            }
+        }
+        Err(Error::new(Errno::EIO, "rename what is not copied up"))
+    }
+
+    /// Copies the file `name` up, with no lock held while its data moves.
+    fn prepare(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
+        let target = {
+            let _entries = dir.directory()?.lock.read();
+            self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "rename"))?
+        };
+        if !target.node.is_dir() {
+            self.copy_up(&target.node, Keep::All)?;
+        }
+        Ok(())
+    }
+
+    /// Renames; `false` where the source is not in the upper yet.
+    fn rename_over(
+        &self,
+        (dir, name): (&Arc<Node>, Name<'_>),
+        (new_dir, new_name): (&Arc<Node>, Name<'_>),
+        flags: RenameFlags,
+    ) -> Result<bool> {
+        let _parents = lock_both(dir, new_dir)?;
+        let source = self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "rename"))?;
+        let replaced = self.target(new_dir, new_name)?;
+        if replaced.is_some() && flags == RenameFlags::NOREPLACE {
+            return Err(Error::new(Errno::EEXIST, "rename"));
+        }
+        check_no_loop(&source.node, new_dir, Errno::EINVAL)?;
+        if let Some(replaced) = &replaced {
+            // A directory with the source in it is not empty; and its entries are locked already.
+            check_no_loop(&replaced.node, dir, Errno::ENOTEMPTY)?;
+            if Arc::ptr_eq(&replaced.node, &source.node) {
+                return Ok(true);
+            }
+        }
+        self.check_not_removed(new_dir)?;
+        check_kinds(&source.node, replaced.as_ref().map(|target| &target.node))?;
+        let Some(source_id) = self.movable(&source)? else { return Ok(false) };
+        let _replaced_entries = match &replaced {
+            Some(target) if target.node.is_dir() => {
+                let guard = target.node.directory()?.lock.write();
+                if !self.is_empty(&target.node)? {
+                    return Err(Error::new(Errno::ENOTEMPTY, "rename over a directory"));
+                }
+                Some(guard)
+            }
+            _ => None,
+        };
+        let from = self.side(dir, name)?;
+        let to = self.side(new_dir, new_name)?;
+        self.give_name(&source.node, source_id, &from)?;
+        if source.node.is_dir() && to.below {
+            self.upper()?.set_xattr(source_id, OPAQUE, YES, XattrFlags::empty())?;
+        }
+        self.note_impure(&source.node, new_dir, to.id)?;
+        match &replaced {
+            Some(replaced) => {
+                if replaced.node.is_dir() {
+                    self.clear_whiteouts(&replaced.node, to.spot(None))?;
+                }
+                let mut state = replaced.node.state.lock();
+                let in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
+                self.move_entry(&source.node, source_id, &from, &to, state.upper)?;
+                if !in_upper {
+                    state.lower_names = state.lower_names.saturating_sub(1);
+                }
+                state.removed = replaced.node.is_dir();
+                let link = state.take_link(new_dir, new_name);
+                drop(state);
+                if let Some(link) = link {
+                    self.table.release(&self.stack, &link.parent, 1);
+                }
+            }
+            None => self.move_entry(&source.node, source_id, &from, &to, None)?,
+        }
+        self.relink(&source.node, (dir, name), (new_dir, new_name));
+        self.index_remove(dir, name);
+        self.index_insert(new_dir, new_name, &source.node);
+        Ok(true)
+    }
+
+    /// The one step on disk.
+    fn move_entry(
+        &self,
+        source: &Node,
+        source_id: NodeId,
+        from: &Side<'_>,
+        to: &Side<'_>,
+        replaced: Option<NodeId>,
+    ) -> Result<()> {
+        let upper = self.upper()?;
+        let source_spot = from.spot(Some(source_id));
+        let covers_whiteout = upper.peek(to.id, to.name)?.is_some_and(|attr| attr.is_whiteout());
+        let mode = match (covers_whiteout, from.below) {
+            (true, true) => RenameMode::Exchange,
+            (true, false) if source.is_dir() => RenameMode::Exchange,
+            (_, true) => RenameMode::LeaveWhiteout,
+            (_, false) => RenameMode::Replace,
+        };
+        upper.rename(source_spot, to.spot(replaced), mode)?;
+        if mode == RenameMode::Exchange && !from.below {
+            // The whiteout that came back has nothing to hide.
+            let _ = upper.unlink(from.spot(None));
+        }
+        Ok(())
+    }
+
+    /// Lets two names change places; `false` where one is not in the upper yet.
+    fn exchange(
+        &self,
+        (dir, name): (&Arc<Node>, Name<'_>),
+        (new_dir, new_name): (&Arc<Node>, Name<'_>),
+    ) -> Result<bool> {
+        let _parents = lock_both(dir, new_dir)?;
+        let missing = Error::new(Errno::ENOENT, "exchange");
+        let Some(one) = self.target(dir, name)? else { return Err(missing) };
+        let Some(other) = self.target(new_dir, new_name)? else { return Err(missing) };
+        check_no_loop(&one.node, new_dir, Errno::EINVAL)?;
+        check_no_loop(&other.node, dir, Errno::EINVAL)?;
+        if Arc::ptr_eq(&one.node, &other.node) {
+            return Ok(true);
+        }
+        let (Some(one_id), Some(other_id)) = (self.movable(&one)?, self.movable(&other)?) else {
+            return Ok(false);
+        };
+        let from = self.side(dir, name)?;
+        let to = self.side(new_dir, new_name)?;
+        self.give_name(&one.node, one_id, &from)?;
+        self.give_name(&other.node, other_id, &to)?;
+        let upper = self.upper()?;
+        for (node, id, side) in [(&one.node, one_id, &to), (&other.node, other_id, &from)] {
+            if node.is_dir() && side.below {
+                upper.set_xattr(id, OPAQUE, YES, XattrFlags::empty())?;
+            }
+            self.note_impure(node, side.dir, side.id)?;
+        }
+        upper.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
+        self.relink(&one.node, (dir, name), (new_dir, new_name));
+        self.relink(&other.node, (new_dir, new_name), (dir, name));
+        self.index_insert(dir, name, &other.node);
+        self.index_insert(new_dir, new_name, &one.node);
+        Ok(true)
+    }
+
+    /// The upper object of what is to be moved; `None` where it must be copied up first.
+    ///
+    /// A directory with something below it stays where it is: the caller copies and deletes, as on kernel overlayfs.
+    fn movable(&self, target: &Target<'_>) -> Result<Option<NodeId>> {
+        let (upper, lowers) = target.node.parts();
+        if target.node.is_dir() && !lowers.is_empty() {
+            return Err(Error::new(Errno::EXDEV, "rename a directory of a layer"));
+        }
+        Ok(upper)
+    }
+
+    fn side<'a>(&self, dir: &'a Arc<Node>, name: Name<'a>) -> Result<Side<'a>> {
+        let below = self.lower_has(dir, name)?;
+        Ok(Side { dir, id: self.copy_up(dir, Keep::All)?, name, below })
+    }
+
+    /// Makes sure that the upper has this very name of a copied-up file, which may have been copied up under another.
+    fn give_name(&self, node: &Node, id: NodeId, side: &Side<'_>) -> Result<()> {
+        let upper = self.upper()?;
+        if node.is_dir() || upper.peek(side.id, side.name)?.is_some() {
+            return Ok(());
+        }
+        upper.link(id, side.id, side.name)?;
+        let mut state = node.state.lock();
+        state.lower_names = state.lower_names.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Notes on disk that a directory with nothing below it gets an entry that may carry an origin.
+    pub(super) fn note_impure(&self, node: &Node, dir: &Arc<Node>, dir_id: NodeId) -> Result<()> {
+        if node.is_dir() || self.may_have_origins(dir)? {
+            return Ok(());
+        }
+        let impure = &dir.directory()?.impure;
+        if impure.load(Ordering::Relaxed) == IMPURE_NO {
+            self.upper()?.set_xattr(dir_id, IMPURE, YES, XattrFlags::empty())?;
+            impure.store(IMPURE_YES, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Replaces a name of `node` by another one.
+    fn relink(&self, node: &Arc<Node>, from: (&Arc<Node>, Name<'_>), to: (&Arc<Node>, Name<'_>)) {
+        self.table.add_link(node, to.0, to.1);
+        let link = node.state.lock().take_link(from.0, from.1);
+        if let Some(link) = link {
+            self.table.release(&self.stack, &link.parent, 1);
+        }
+    }
+}
+
+/// Locks the entries of two directories, or of one.
+fn lock_both<'a>(a: &'a Arc<Node>, b: &'a Arc<Node>) -> Result<[Option<RwLockWriteGuard<'a, ()>>; 2]> {
+    let (first, second) = if a.ino <= b.ino { (a, b) } else { (b, a) };
+    let guard = first.directory()?.lock.write();
+    let other = match Arc::ptr_eq(a, b) {
+        true => None,
+        false => Some(second.directory()?.lock.write()),
+    };
+    Ok([Some(guard), other])
+}
+
+fn check_kinds(source: &Node, replaced: Option<&Arc<Node>>) -> Result<()> {
+    match replaced {
+        Some(replaced) if source.is_dir() && !replaced.is_dir() => {
+            Err(Error::new(Errno::ENOTDIR, "rename a directory over a file"))
+        }
+        Some(replaced) if !source.is_dir() && replaced.is_dir() => {
+            Err(Error::new(Errno::EISDIR, "rename a file over a directory"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `errno` where `new_dir` is `source` or inside it.
+fn check_no_loop(source: &Arc<Node>, new_dir: &Arc<Node>, errno: Errno) -> Result<()> {
+    let mut dir = Arc::clone(new_dir);
+    loop {
+        if Arc::ptr_eq(&dir, source) {
+            return Err(Error::new(errno, "rename a directory into itself"));
+        }
+        let parent = dir.parent();
+        if Arc::ptr_eq(&parent, &dir) {
+            return Ok(());
+        }
+        dir = parent;
+    }
+}

@@ -1,0 +1,194 @@
+//! The layers by number, and the upper.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use super::{
+    marks::{OPAQUE, OPAQUE_TRUSTED, YES},
+    merge::{Seen, Walk, pack},
+    node::{LowerRef, Lowers, Object},
+};
+use crate::{
+    sync::{Arc, RwLock},
+    vfs::{Attr, Errno, Error, Ino, Layer, NodeId, Result, Upper},
+};
+
+/// Most layers: their numbers share an inode number with the layers' own.
+const MAX_LAYERS: usize = 0x7ffe;
+
+/// Bits of an inode number that are the layer's own.
+const INODE_BITS: u32 = 48;
+
+/// Set in inode numbers of objects that only the upper has.
+const UPPER_BIT: u64 = 1 << 63;
+
+/// The layers, numbered from the lowest, and the upper.
+pub(super) struct Stack {
+    /// Only ever grows at its end, so that numbers stay.
+    layers: RwLock<Vec<Arc<dyn Layer>>>,
+    upper: Option<Arc<dyn Upper>>,
+}
+
+/// What a name stands for. Holds a reference on each of its objects, and gives them back unless they are taken.
+pub(super) struct Found<'a> {
+    stack: &'a Stack,
+    /// Attributes of the topmost object.
+    pub(super) attr: Attr,
+    pub(super) upper: Option<NodeId>,
+    pub(super) lowers: Lowers,
+    /// The inode number that the topmost lower gives, where there is one.
+    pub(super) lower_ino: Option<u64>,
+}
+
+impl Stack {
+    pub(super) fn new(layers: Vec<Arc<dyn Layer>>, upper: Option<Arc<dyn Upper>>) -> Result<Self> {
+        if layers.len() > MAX_LAYERS {
+            return Err(Error::new(Errno::EINVAL, "stack that many layers"));
+        }
+        Ok(Self { layers: RwLock::new(layers), upper })
+    }
+
+    pub(super) fn upper(&self) -> Option<&Arc<dyn Upper>> {
+        self.upper.as_ref()
+    }
+
+    pub(super) fn layer(&self, number: u32) -> Result<Arc<dyn Layer>> {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        self.layers.read().get(index).cloned().ok_or(Error::new(Errno::EIO, "find a layer"))
+    }
+
+    /// Whether any layer can have extended attributes.
+    pub(super) fn has_xattrs(&self) -> bool {
+        self.upper.is_some() || self.layers.read().iter().any(|layer| layer.has_xattrs())
+    }
+
+    /// The highest layer.
+    pub(super) fn top(&self) -> Option<Arc<dyn Layer>> {
+        self.layers.read().last().cloned()
+    }
+
+    /// The merged root.
+    pub(super) fn merge_roots(&self) -> Result<Found<'_>> {
+        let mut found = None;
+        let mut walk = Walk::default();
+        let mut lowers = SmallVec::new();
+        let mut lower_ino = None;
+        let mut stopped = false;
+        if let Some(upper) = &self.upper {
+            let root = upper.root();
+            let attr = upper.attr(root)?;
+            stopped = walk.step(Seen::new(&attr, || is_opaque(&**upper, root))?).stop;
+            found = Some((attr, Some(root)));
+        }
+        let layers = self.layers.read();
+        for (number, layer) in layers.iter().enumerate().rev() {
+            if stopped {
+                break;
+            }
+            let root = layer.root();
+            let attr = layer.attr(root)?;
+            let step = walk.step(Seen::new(&attr, || is_opaque(&**layer, root))?);
+            stopped = step.stop;
+            if step.take {
+                lowers.push(LowerRef { layer: u32::try_from(number).unwrap_or(u32::MAX), node: root });
+                lower_ino.get_or_insert(attr.ino);
+                found.get_or_insert((attr, None));
+            }
+        }
+        let (attr, upper) = found.ok_or(Error::new(Errno::ENOTDIR, "merge the roots of the layers"))?;
+        Ok(Found { stack: self, attr, upper, lowers: pack(lowers), lower_ino })
+    }
+
+    /// Puts together what a look-up found.
+    pub(super) fn found(
+        &self,
+        attr: Attr,
+        upper: Option<NodeId>,
+        lowers: Lowers,
+        lower_ino: Option<u64>,
+    ) -> Found<'_> {
+        Found { stack: self, attr, upper, lowers, lower_ino }
+    }
+
+    /// Gives back a reference on `object`.
+    pub(super) fn forget(&self, object: Object) {
+        match object.layer() {
+            None => {
+                if let Some(upper) = &self.upper {
+                    upper.forget(object.node());
+                }
+            }
+            Some(number) => {
+                if let Ok(layer) = self.layer(number) {
+                    layer.forget(object.node());
+                }
+            }
+        }
+    }
+}
+
+impl Found<'_> {
+    /// The object that decides who this is.
+    pub(super) fn object(&self) -> Option<Object> {
+        self.upper.map(Object::upper).or_else(|| self.lowers.top().map(Object::lower))
+    }
+
+    /// Takes the references over.
+    pub(super) fn take(mut self) -> (Option<NodeId>, Lowers) {
+        (self.upper.take(), std::mem::take(&mut self.lowers))
+    }
+}
+
+impl Drop for Found<'_> {
+    fn drop(&mut self) {
+        if let Some(upper) = self.upper {
+            self.stack.forget(Object::upper(upper));
+        }
+        for lower in self.lowers.as_slice() {
+            self.stack.forget(Object::lower(*lower));
+        }
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("layers", &self.layers.read().len()).field("upper", &self.upper).finish()
+    }
+}
+
+/// Whether the directory `node` hides what is below it.
+pub(super) fn is_opaque(layer: &(impl Layer + ?Sized), node: NodeId) -> Result<bool> {
+    if !layer.has_xattrs() {
+        return Ok(false);
+    }
+    for name in [OPAQUE, OPAQUE_TRUSTED] {
+        if layer.xattr(node, name)?.as_deref() == Some(YES) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The inode number of an object that layer `number` calls `ino`, where it fits.
+pub(super) fn lower_ino(number: u32, ino: u64) -> Option<u64> {
+    (ino >> INODE_BITS == 0).then_some((u64::from(number) + 1) << INODE_BITS | ino)
+}
+
+/// The inode number of an object that only the upper has.
+pub(super) fn upper_ino(ino: u64) -> Option<u64> {
+    (ino & UPPER_BIT == 0).then_some(ino | UPPER_BIT)
+}
+
+/// What private inode numbers have above a layer's own bits.
+const PRIVATE: u64 = 0x7fff;
+
+/// An inode number that neither of the above can give.
+pub(super) fn private_ino(serial: u64) -> Ino {
+    Ino::new(PRIVATE << INODE_BITS | serial)
+}
+
+/// Whether `ino` is one of these: the object gets another one after it has been forgotten.
+pub(super) fn is_private_ino(ino: Ino) -> bool {
+    ino.get() >> INODE_BITS == PRIVATE
+}
