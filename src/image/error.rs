@@ -100,4 +100,12 @@ pub enum ImageError {
         /// What was found.
         source: Box<dwarfs::Error>,
     },
+    /// What was copied into the image is not what was verified before.
+    #[error("the archive at offset {offset:#x} of {} changed while it was copied", path.display())]
+    Changed {
+        /// The image.
+        path: PathBuf,
+        /// Where the archive begins.
+        offset: u64,
+    },
 }

@@ -1,5 +1,12 @@
 //! Plans a run and carries it out.
 
+pub mod create;
+pub mod host;
+pub mod layer;
 pub mod mount;
+pub mod plan;
+pub mod run;
+pub mod server;
 pub mod stack;
+pub mod tools;
 pub mod unmount;

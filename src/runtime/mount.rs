@@ -317,7 +317,7 @@ fn with_command(plan: &MountPlan, command: &[OsString], ready: impl FnOnce(&Repo
 fn start(plan: &MountPlan) -> Result<Serving, Error> {
     let stack = MountStack::open(&plan.stack)?;
     let device = mount(plan)?;
-    fuse::serve(stack.fs, device, plan.session, stack.notices).map_err(|error| {
+    fuse::serve(stack.overlay, device, plan.session, stack.notices).map_err(|error| {
         // The session's error is the one to tell; a mount without a server can go in any way.
         let _ = unmount(plan, Unmount::Lazy);
         error.into()

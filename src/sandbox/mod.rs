@@ -28,7 +28,7 @@ pub use bwrap::Bwrap;
 pub use error::SandboxError;
 pub use expand::expand;
 pub use plan::{
-    Access, Capabilities, Cause, Identity, Inputs, Missing, Mount, Network, Plan, Program, Role, What,
+    Access, Capabilities, Cause, Engine, Identity, Inputs, Missing, Mount, Network, Plan, Program, Role, What,
 };
 pub use render::render;
 pub use spawn::{Sandbox, Stage, spawn};

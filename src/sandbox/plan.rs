@@ -13,7 +13,7 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt as _,
+    os::{fd::RawFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
 
@@ -159,8 +159,22 @@ pub enum What {
         /// What if it is not there.
         missing: Missing,
     },
+    /// A program, copied from this descriptor: for one that has no path.
+    Program {
+        /// Number of the descriptor in the process that becomes bubblewrap.
+        number: RawFd,
+    },
     /// The mount made here before becomes read-only.
     Seal,
+}
+
+/// Where the engine's own program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine<'a> {
+    /// In a file.
+    At(&'a Path),
+    /// In memory, or in a file without a name: open under this number.
+    Open(RawFd),
 }
 
 /// What made a mount necessary.
@@ -244,8 +258,8 @@ pub struct Inputs<'a> {
     pub image: &'a Path,
     /// Name of the distribution inside.
     pub distribution: &'a str,
-    /// The program that process 1 inside is: the engine's own file.
-    pub engine: &'a Path,
+    /// The program that process 1 inside is.
+    pub engine: Engine<'a>,
     /// Places below the host's root that `run/host` does not show; empty paths and `/` are left out.
     pub hidden: &'a [PathBuf],
     /// Environment of the caller.
@@ -303,6 +317,10 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
     let runtime = |what, to: PathBuf| Mount { what, to, cause: Cause::Runtime };
     let read_only = |from: PathBuf, missing| What::Bind { from, access: Access::ReadOnly, missing };
     let same = |path: PathBuf| runtime(read_only(path.clone(), Missing::Skip), path);
+    let engine = match inputs.engine {
+        Engine::At(path) => read_only(path.to_owned(), Missing::Fail),
+        Engine::Open(number) => What::Program { number },
+    };
     let app = inputs.app;
 
     let mut mounts = vec![
@@ -317,7 +335,7 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
         same(inputs.instance.join("bashrc")),
         same(inputs.instance.join("passwd")),
         same(inputs.instance.join("group")),
-        runtime(read_only(inputs.engine.to_owned(), Missing::Fail), init(inputs)),
+        runtime(engine, init(inputs)),
     ];
     let host = app.runtime_host();
     let shown = |what, to| Mount { what, to, cause: Cause::HostView };

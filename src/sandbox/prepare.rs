@@ -72,6 +72,7 @@ fn kind_of(what: &What) -> Result<Option<(Kind, u32)>, SandboxError> {
     Ok(match what {
         What::Proc | What::Dev | What::Directory => Some((Kind::Directory, 0o755)),
         What::Tmpfs { mode } => Some((Kind::Directory, *mode)),
+        What::Program { .. } => Some((Kind::File, 0o555)),
         What::Seal => None,
         What::Bind { from, missing, .. } => match fs::metadata(from) {
             Ok(status) if status.is_dir() => Some((Kind::Directory, 0o755)),

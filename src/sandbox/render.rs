@@ -55,6 +55,10 @@ impl Arguments {
                 self.add([OsStr::new("--tmpfs"), to]);
             }
             What::Directory => self.add([OsStr::new("--dir"), to]),
+            What::Program { number } => {
+                self.add(["--perms", "0555", "--file", &number.to_string()]);
+                self.add([to]);
+            }
             What::Seal => self.add([OsStr::new("--remount-ro"), to]),
             What::Bind { from, access, missing } => {
                 let option = match (access, missing) {
@@ -126,6 +130,7 @@ mod tests {
             (What::Dev, "--dev|/to"),
             (What::Tmpfs { mode: 0o1777 }, "--perms|1777|--tmpfs|/to"),
             (What::Directory, "--dir|/to"),
+            (What::Program { number: 7 }, "--perms|0555|--file|7|/to"),
             (What::Seal, "--remount-ro|/to"),
             (bind(Access::ReadOnly, Missing::Fail), "--ro-bind|/from|/to"),
             (bind(Access::ReadWrite, Missing::Skip), "--bind-try|/from|/to"),

@@ -303,6 +303,17 @@ pub fn signal_everybody(signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Lets this process open as many files as it may ask for.
+///
+/// # Errors
+///
+/// What setrlimit(2) says.
+pub fn raise_file_limit() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
 /// Changes the working directory of the process.
 ///
 /// # Errors

@@ -153,7 +153,7 @@ fn kill_9_leaves_a_dead_mount_that_can_be_taken_away() {
         let json = machine.succeed(&words(&["--json"]));
         let pid = u32::try_from(field(&json, "pid").as_u64().unwrap()).unwrap();
         fork::send(pid, Signal::SIGKILL).unwrap();
-        eventually("dead", || gone(pid));
+        eventually("dead", || machine.shell("stat -f mount 2>&1 || true").contains("not connected"));
         let said = machine.shell("cat mount/file 2>&1 || true; ls mount 2>&1 || true");
         assert_eq!(said.matches("not connected").count(), 2, "{said}");
         let again = finish(machine.fim(&MOUNT));

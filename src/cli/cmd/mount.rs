@@ -137,7 +137,7 @@ fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
     let mut plan = MountPlan {
         target,
         source: image.map_or_else(|| OsString::from("fim"), PathBuf::into_os_string),
-        stack: StackPlan { layers, upper },
+        stack: StackPlan { layers, upper, ..StackPlan::default() },
         way: if private { Way::Direct } else { Way::of_user(uid) },
         visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
         devices: false,
@@ -275,7 +275,10 @@ mod tests {
         let upper = UpperPlan { root: "/usr/.bin.data/root".into(), work: "/usr/.bin.data/work".into() };
         assert_eq!(plan.stack.upper, Some(upper));
         let plan = planned(&["--ro", "--upper", "/var/lib", "/usr", "/tmp"], 0).expect("a plan");
-        assert_eq!(plan.stack, StackPlan { layers: vec![path("/usr"), path("/var/lib")], upper: None });
+        assert_eq!(
+            plan.stack,
+            StackPlan { layers: vec![path("/usr"), path("/var/lib")], ..StackPlan::default() }
+        );
     }
 
     #[test]

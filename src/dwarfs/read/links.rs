@@ -99,7 +99,7 @@ mod tests {
     fn sums_and_counts_are_unpacked_and_bounded() {
         let from = |values: &'static [u64]| move |at: u32| values.get(usize::try_from(at).unwrap()).copied();
         assert_eq!(prefix_sums(3, from(&[0, 5, 2])), Some(vec![0, 5, 7]));
-        assert_eq!(prefix_sums(2, from(&[u64::from(u32::MAX), 1])), None);
+        assert_eq!(prefix_sums(2, from(&[0xffff_ffff, 1])), None);
         assert_eq!(prefix_sums(2, from(&[0])), None);
         assert_eq!(repeat_counts(2, 5, from(&[0, 1])), Some(vec![0, 0, 1, 1, 1]));
         assert_eq!(repeat_counts(2, 4, from(&[0, 1])), None);

@@ -47,7 +47,7 @@ impl Case {
             layers: Path::new("/x/.app.data/layers"),
             image: Path::new("/x/app"),
             distribution: "debian",
-            engine: Path::new("/x/engine"),
+            engine: Engine::At(Path::new("/x/engine")),
             hidden: &self.hidden,
             environment: &self.environment,
             pass_all,
