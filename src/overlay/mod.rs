@@ -34,6 +34,7 @@ mod create;
 mod data;
 mod dir_index;
 mod file_system;
+mod freeze;
 mod link;
 mod lookup;
 mod marks;
@@ -53,6 +54,7 @@ use crate::{
     vfs::{Attr, Errno, Error, Invalidate, Layer, Result, Upper},
 };
 
+pub use freeze::FreezeGuard;
 use node::Node;
 use stack::Stack;
 use table::Table;

@@ -1,7 +1,6 @@
 //! What the verbs that make archives have in common.
 
 use std::{
-    io::{self, Write as _},
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -11,8 +10,7 @@ use serde_json::json;
 use super::settings;
 use crate::{
     cli::Failure,
-    dwarfs::write::{Progress, Summary, Timestamp, WriteOptions},
-    runtime::create::Report,
+    dwarfs::write::{Summary, Timestamp, WriteOptions},
 };
 
 /// The variable that replaces the clock, so that two makings give the same bytes.
@@ -79,21 +77,6 @@ fn bytes(count: u64) -> String {
     }
     let name = units.get(unit).copied().unwrap_or_default();
     if unit == 0 { format!("{count} {name}") } else { format!("{}.{} {name}", tenths / 10, tenths % 10) }
-}
-
-/// A report without a progress bar: warnings on stderr, nothing else.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Plain;
-
-impl Progress for Plain {}
-
-impl Report for Plain {
-    fn step(&self, _text: &str) {}
-
-    fn warn(&self, text: &str) {
-        // whoever closed stderr does not want to know
-        let _ = writeln!(io::stderr().lock(), "fim: warning: {text}");
-    }
 }
 
 #[cfg(test)]

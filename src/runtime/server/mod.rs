@@ -21,5 +21,5 @@ mod serve;
 pub use commission::{Commission, Found, freeze};
 pub use error::ServerError;
 pub use join::{Lease, join_or_start};
-pub use place::Place;
+pub use place::{Locked, Place};
 pub use serve::Duty;
