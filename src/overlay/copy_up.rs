@@ -156,6 +156,7 @@ impl Overlay {
         if attr.kind == FileKind::Regular && attr.nlink == 1 {
             let ino = node.ino.get().to_le_bytes();
             upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
+            node.state.lock().has_origin = true;
         }
         let changes = SetAttr {
             perm: (attr.kind != FileKind::Symlink).then_some(attr.perm),
@@ -256,7 +257,11 @@ impl Overlay {
             let id = staged.published();
             state.upper = Some(id);
             state.lower_names = state.lower_names.saturating_sub(1);
+            let links = state.links.clone();
             drop(state);
+            for link in &links {
+                self.index_change(&link.parent, Name::new(&link.name)?, node);
+            }
             // The entry is not new: the directory's times stay. It is no loss where that fails.
             let times = SetAttr {
                 atime: Some(SetTime::At(before.atime)),

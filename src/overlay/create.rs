@@ -135,7 +135,7 @@ impl Overlay {
         if let Some(made) = &node.dir {
             made.made_empty();
         }
-        self.index_insert(dir, name, attr.kind, Some(node.ino));
+        self.index_insert(dir, name, &node);
         Ok(Entry { ino: node.ino, generation: node.generation, attr: self.finish_attr(&node, attr) })
     }
 

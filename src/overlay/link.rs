@@ -44,7 +44,7 @@ impl Overlay {
             return Err(Error::new(Errno::ESTALE, "make a hard link"));
         }
         self.table.add_link(&node, &dir, name);
-        self.index_insert(&dir, name, node.kind, Some(node.ino));
+        self.index_insert(&dir, name, &node);
         Ok(Entry { ino: node.ino, generation: node.generation, attr: self.attr_of(&node)? })
     }
 }

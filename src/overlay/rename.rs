@@ -93,12 +93,16 @@ impl Overlay {
         if replaced.is_some() && flags == RenameFlags::NOREPLACE {
             return Err(Error::new(Errno::EEXIST, "rename"));
         }
-        if replaced.as_ref().is_some_and(|replaced| Arc::ptr_eq(&replaced.node, &source.node)) {
-            return Ok(true);
+        check_no_loop(&source.node, new_dir, Errno::EINVAL)?;
+        if let Some(replaced) = &replaced {
+            // A directory with the source in it is not empty; and its entries are locked already.
+            check_no_loop(&replaced.node, dir, Errno::ENOTEMPTY)?;
+            if Arc::ptr_eq(&replaced.node, &source.node) {
+                return Ok(true);
+            }
         }
         self.check_not_removed(new_dir)?;
         check_kinds(&source.node, replaced.as_ref().map(|target| &target.node))?;
-        check_no_loop(&source.node, new_dir)?;
         let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let _replaced_entries = match &replaced {
             Some(target) if target.node.is_dir() => {
@@ -139,7 +143,7 @@ impl Overlay {
         }
         self.relink(&source.node, (dir, name), (new_dir, new_name));
         self.index_remove(dir, name);
-        self.index_insert(new_dir, new_name, source.node.kind, Some(source.node.ino));
+        self.index_insert(new_dir, new_name, &source.node);
         Ok(true)
     }
 
@@ -179,11 +183,11 @@ impl Overlay {
         let missing = Error::new(Errno::ENOENT, "exchange");
         let Some(one) = self.target(dir, name)? else { return Err(missing) };
         let Some(other) = self.target(new_dir, new_name)? else { return Err(missing) };
+        check_no_loop(&one.node, new_dir, Errno::EINVAL)?;
+        check_no_loop(&other.node, dir, Errno::EINVAL)?;
         if Arc::ptr_eq(&one.node, &other.node) {
             return Ok(true);
         }
-        check_no_loop(&one.node, new_dir)?;
-        check_no_loop(&other.node, dir)?;
         let (Some(one_id), Some(other_id)) = (self.movable(&one)?, self.movable(&other)?) else {
             return Ok(false);
         };
@@ -201,8 +205,8 @@ impl Overlay {
         upper.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
         self.relink(&one.node, (dir, name), (new_dir, new_name));
         self.relink(&other.node, (new_dir, new_name), (dir, name));
-        self.index_insert(dir, name, other.node.kind, Some(other.node.ino));
-        self.index_insert(new_dir, new_name, one.node.kind, Some(one.node.ino));
+        self.index_insert(dir, name, &other.node);
+        self.index_insert(new_dir, new_name, &one.node);
         Ok(true)
     }
 
@@ -280,12 +284,12 @@ fn check_kinds(source: &Node, replaced: Option<&Arc<Node>>) -> Result<()> {
     }
 }
 
-/// `EINVAL` where `source` would end up inside itself.
-fn check_no_loop(source: &Arc<Node>, new_dir: &Arc<Node>) -> Result<()> {
+/// `errno` where `new_dir` is `source` or inside it.
+fn check_no_loop(source: &Arc<Node>, new_dir: &Arc<Node>, errno: Errno) -> Result<()> {
     let mut dir = Arc::clone(new_dir);
     loop {
         if Arc::ptr_eq(&dir, source) {
-            return Err(Error::new(Errno::EINVAL, "rename a directory into itself"));
+            return Err(Error::new(errno, "rename a directory into itself"));
         }
         let parent = dir.parent();
         if Arc::ptr_eq(&parent, &dir) {

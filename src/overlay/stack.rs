@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     sync::{Arc, RwLock},
-    vfs::{Attr, Errno, Error, Layer, NodeId, Result, Upper},
+    vfs::{Attr, Errno, Error, Ino, Layer, NodeId, Result, Upper},
 };
 
 /// Most layers: their numbers share an inode number with the layers' own.
@@ -180,7 +180,15 @@ pub(super) fn upper_ino(ino: u64) -> Option<u64> {
     (ino & UPPER_BIT == 0).then_some(ino | UPPER_BIT)
 }
 
+/// What private inode numbers have above a layer's own bits.
+const PRIVATE: u64 = 0x7fff;
+
 /// An inode number that neither of the above can give.
-pub(super) fn private_ino(serial: u64) -> u64 {
-    0x7fff << INODE_BITS | serial
+pub(super) fn private_ino(serial: u64) -> Ino {
+    Ino::new(PRIVATE << INODE_BITS | serial)
+}
+
+/// Whether `ino` is one of these: the object gets another one after it has been forgotten.
+pub(super) fn is_private_ino(ino: Ino) -> bool {
+    ino.get() >> INODE_BITS == PRIVATE
 }

@@ -38,9 +38,9 @@ impl Table {
         self.by_ino.values()
     }
 
-    /// The inode number of `object`, where it is known.
-    pub(super) fn ino_of(&self, object: Object) -> Option<Ino> {
-        self.by_object.with(&object, |map| map.get(&object).map(|node| node.ino))
+    /// The node of `object`, without a reference.
+    pub(super) fn peek(&self, object: Object) -> Option<Arc<Node>> {
+        self.by_object.with(&object, |map| map.get(&object).cloned())
     }
 
     pub(super) fn insert_root(&self, found: Found<'_>) -> Arc<Node> {
@@ -85,7 +85,7 @@ impl Table {
         let mut wanted = wanted;
         loop {
             let ino = wanted.take().unwrap_or_else(|| {
-                Ino::new(private_ino(self.private_inos.fetch_add(1, Ordering::Relaxed)))
+                private_ino(self.private_inos.fetch_add(1, Ordering::Relaxed))
             });
             let made = self.by_ino.with(&ino, |map| {
                 if map.get(&ino).is_some_and(|node| !node.refs.is_dead()) {

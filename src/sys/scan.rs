@@ -14,9 +14,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{self, AtFlags, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Statx, StatxFlags},
+    fs::{self, AtFlags, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags},
     io::Errno,
 };
+
+use super::{data, errno};
 
 /// What `statx` says of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,14 +160,6 @@ pub fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
 
 const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
 
-/// Reads the target of a symlink.
-///
-/// # Errors
-/// Passes on what the host says.
-pub fn read_link_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
-    Ok(fs::readlinkat(directory, name, Vec::new())?.into_bytes())
-}
-
 /// Lists a directory, without itself and its parent, in no order.
 ///
 /// # Errors
@@ -247,19 +241,19 @@ pub fn data_ranges(file: BorrowedFd<'_>, size: u64) -> io::Result<Option<Vec<Ran
     let mut ranges = Vec::new();
     let mut at = 0;
     while at < size {
-        let start = match fs::seek(file, SeekFrom::Data(at)) {
+        let start = match data::seek_data(file, at) {
             Ok(start) if start >= size => break,
             Ok(start) => start,
             // Nothing but a hole is left.
-            Err(Errno::NXIO) => break,
+            Err(errno::Errno::ENXIO) => break,
             // A file system that knows no holes.
-            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(None),
+            Err(errno::Errno::EINVAL | errno::Errno::EOPNOTSUPP) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let end = match fs::seek(file, SeekFrom::Hole(start)) {
+        let end = match data::seek_hole(file, start) {
             Ok(end) if end > start => end.min(size),
             // The file shrank meanwhile; its reader will notice.
-            Ok(_) | Err(Errno::NXIO) => break,
+            Ok(_) | Err(errno::Errno::ENXIO) => break,
             Err(error) => return Err(error.into()),
         };
         ranges.push(start..end);

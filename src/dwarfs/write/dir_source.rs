@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     dwarfs::format::sidecar::Xattrs,
-    sys::scan::{self, Kind, Stat, XattrReader},
+    sys::{
+        beneath,
+        scan::{self, Kind, Stat, XattrReader},
+    },
 };
 
 /// A directory of the host, to be archived with everything below it.
@@ -277,7 +280,7 @@ fn read_content(directory: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> io::Resu
             Content::File(file_content(file.as_fd(), stat)?)
         }
         TYPE_FILE => Content::File(FileContent { size: stat.size, extents: None, locator: stat.identity.1 }),
-        0o120_000 => Content::Symlink(scan::read_link_at(directory, name)?.into_boxed_slice()),
+        0o120_000 => Content::Symlink(beneath::read_link(directory, name)?.into_boxed_slice()),
         0o020_000 => Content::CharDevice(device),
         0o060_000 => Content::BlockDevice(device),
         0o010_000 => Content::Fifo,

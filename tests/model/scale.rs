@@ -1,0 +1,1 @@
+//! Sizes that hurt: depth, width, numbers of layers and of live nodes.
