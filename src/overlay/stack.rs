@@ -153,7 +153,10 @@ impl Drop for Found<'_> {
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack").field("layers", &self.layers.read().len()).field("upper", &self.upper).finish()
+        f.debug_struct("Stack")
+            .field("layers", &self.layers.read().len())
+            .field("upper", &self.upper)
+            .finish()
     }
 }
 

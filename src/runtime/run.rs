@@ -80,7 +80,9 @@ pub enum RunError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// A package manager without the users it needs.
-    #[error("cannot run {program} as an unprivileged root: it owns files by several users, and only yours is there")]
+    #[error(
+        "cannot run {program} as an unprivileged root: it owns files by several users, and only yours is there"
+    )]
     SeveralUsers {
         /// The program.
         program: String,
@@ -184,7 +186,8 @@ impl Ground {
         if let Err(error) = instance::sweep(&app) {
             tracing::warn!(%error, "cannot look for what killed instances have left");
         }
-        let bwrap = Bwrap::choose(host.choices.bwrap.as_deref(), request.bwrap.clone(), host.variable("PATH"))?;
+        let bwrap =
+            Bwrap::choose(host.choices.bwrap.as_deref(), request.bwrap.clone(), host.variable("PATH"))?;
         bwrap.check(app.app())?;
         let image_id = image.settings().image_id.to_string();
         let data = data_dirs(host, image.path(), &image_id)?;
@@ -323,7 +326,10 @@ fn data_dirs(host: &Host, image: &Path, image_id: &str) -> Result<DataDirs, Dirs
     match beside.create() {
         Ok(()) => Ok(beside),
         Err(DirsError::Make { path, source })
-            if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
+            if matches!(
+                source.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+            ) =>
         {
             let own = host
                 .variable("XDG_DATA_HOME")

@@ -3,7 +3,6 @@
 //!
 //! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
 //! unless `FIM_TEST_REQUIRE` is set.
-//! Archives of the upstream tools, read by ours: the trees must be equal.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,11 +16,6 @@ mod bad;
 mod compat;
 mod made;
 mod support;
-//! Our archives and upstream's tools against each other.
-//!
-//! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
-//! unless `FIM_TEST_REQUIRE` is set.
-
 mod tree_facts;
 mod upstream;
 mod written;

@@ -9,8 +9,8 @@ use fim::{
     layer::{HostDir, HostUpper},
     overlay::{Overlay, OverlayOptions},
     vfs::{
-        Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate, RenameFlags,
-        SetAttr, SetTime, Time, Upper, XattrFlags,
+        Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
+        RenameFlags, SetAttr, SetTime, Time, Upper, XattrFlags,
     },
 };
 
@@ -165,7 +165,8 @@ impl Side for Ours {
         match op {
             Op::Create(path, perm) => {
                 let parent = self.parent(path)?;
-                let made = fs.mknod(ROOT, parent.last(), last(path), FileKind::Regular, *perm, DeviceId::default());
+                let made =
+                    fs.mknod(ROOT, parent.last(), last(path), FileKind::Regular, *perm, DeviceId::default());
                 return self.made(made);
             }
             Op::Mkdir(path, perm) => {
@@ -178,12 +179,14 @@ impl Side for Ours {
             }
             Op::Fifo(path) => {
                 let parent = self.parent(path)?;
-                let made = fs.mknod(ROOT, parent.last(), last(path), FileKind::Fifo, 0o600, DeviceId::default());
+                let made =
+                    fs.mknod(ROOT, parent.last(), last(path), FileKind::Fifo, 0o600, DeviceId::default());
                 return self.made(made);
             }
             Op::Whiteout(path) => {
                 let parent = self.parent(path)?;
-                let made = fs.mknod(ROOT, parent.last(), last(path), FileKind::CharDevice, 0, DeviceId::default());
+                let made =
+                    fs.mknod(ROOT, parent.last(), last(path), FileKind::CharDevice, 0, DeviceId::default());
                 return self.made(made);
             }
             Op::Unlink(path) => fs.unlink(self.parent(path)?.last(), last(path)).map_err(raw)?,

@@ -20,7 +20,11 @@ pub(crate) enum Tree {
     Symlink(String),
     Fifo,
     Whiteout,
-    Directory { opaque: bool, perm: u32, entries: BTreeMap<String, Tree> },
+    Directory {
+        opaque: bool,
+        perm: u32,
+        entries: BTreeMap<String, Tree>,
+    },
     /// A further name of the file at this path from the root of its layer.
     Link(Vec<String>),
 }
@@ -33,7 +37,10 @@ impl Tree {
     /// Lays `self` over `below`.
     pub(crate) fn over(self, below: Self) -> Self {
         match (self, below) {
-            (Self::Directory { opaque: false, perm, entries }, Self::Directory { entries: mut under, .. }) => {
+            (
+                Self::Directory { opaque: false, perm, entries },
+                Self::Directory { entries: mut under, .. },
+            ) => {
                 for (name, entry) in entries {
                     let folded = match under.remove(&name) {
                         Some(below) => entry.over(below),
@@ -162,6 +169,9 @@ pub(crate) fn layer(whiteouts: bool) -> impl Strategy<Value = Tree> {
             move |(entries, perm, opaque)| Tree::Directory { opaque: opaque && whiteouts, perm, entries },
         )
     });
-    prop::collection::btree_map(name(), tree, 0..4)
-        .prop_map(|entries| Tree::Directory { opaque: false, perm: 0o755, entries })
+    prop::collection::btree_map(name(), tree, 0..4).prop_map(|entries| Tree::Directory {
+        opaque: false,
+        perm: 0o755,
+        entries,
+    })
 }

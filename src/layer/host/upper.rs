@@ -33,8 +33,8 @@ use crate::{
         limit, xattr,
     },
     vfs::{
-        Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence, SetAttr,
-        Spot, Upper, XattrFlags,
+        Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence,
+        SetAttr, Spot, Upper, XattrFlags,
     },
 };
 

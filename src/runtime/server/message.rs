@@ -7,11 +7,7 @@ use crate::{
         InstanceId,
         wire::{Reader, WireError, Writer},
     },
-    sys::{
-        join::Namespaces,
-        process::Pidfd,
-        scm::Frame,
-    },
+    sys::{join::Namespaces, process::Pidfd, scm::Frame},
 };
 
 /// Version of these messages; builds with another one do not share a server.
@@ -127,7 +123,9 @@ mod tests {
         assert_eq!(ToServer::decode(&ToServer::Hello(77).encode()).unwrap(), ToServer::Hello(77));
         let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
         let fds = vec![null(), null()];
-        let FromServer::Welcome(welcome) = FromServer::decode(Frame { payload, fds }).unwrap() else { panic!() };
+        let FromServer::Welcome(welcome) = FromServer::decode(Frame { payload, fds }).unwrap() else {
+            panic!()
+        };
         assert_eq!((welcome.id.get(), welcome.mount.as_path()), (5, Path::new("/m")));
         let long = "ü".repeat(LIMIT);
         let payload = FromServer::encode_refusal(&long);
@@ -137,7 +135,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for payload in [vec![], vec![VERSION], vec![VERSION, 0, 0, 0, 0, 0], vec![VERSION, 0, 1], vec![2, 0]] {
+        for payload in [vec![], vec![VERSION], vec![VERSION, 0, 0, 0, 0, 0], vec![VERSION, 0, 1], vec![2, 0]]
+        {
             assert!(ToServer::decode(&payload).is_err(), "{payload:?}");
         }
         let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
