@@ -1,12 +1,6 @@
 //! `fim exec IMAGE PROG [ARG…]`: a program over the merged root, as the calling user.
 
-use std::{
-    ffi::OsString,
-    io,
-    os::fd::AsFd as _,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 

@@ -10,11 +10,7 @@ use crate::{
         InstanceId,
         wire::{Reader, WireError, Writer},
     },
-    sys::{
-        join::Namespaces,
-        process::Pidfd,
-        scm::Frame,
-    },
+    sys::{join::Namespaces, process::Pidfd, scm::Frame},
 };
 
 /// Version of these messages; builds with another one do not share a server.
@@ -187,7 +183,9 @@ mod tests {
         }
         let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
         let fds = vec![null(), null()];
-        let FromServer::Welcome(welcome) = FromServer::decode(Frame { payload, fds }).unwrap() else { panic!() };
+        let FromServer::Welcome(welcome) = FromServer::decode(Frame { payload, fds }).unwrap() else {
+            panic!()
+        };
         assert_eq!((welcome.id.get(), welcome.mount.as_path()), (5, Path::new("/m")));
         let long = "ü".repeat(LIMIT);
         let payload = FromServer::encode_refusal(&long);
@@ -197,7 +195,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for payload in [vec![], vec![VERSION], vec![VERSION, 0, 0, 0, 0, 0], vec![VERSION, 0, 1], vec![2, 0]] {
+        for payload in [vec![], vec![VERSION], vec![VERSION, 0, 0, 0, 0, 0], vec![VERSION, 0, 1], vec![2, 0]]
+        {
             assert!(ToServer::decode(&payload).is_err(), "{payload:?}");
         }
         let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
