@@ -11,8 +11,8 @@ use super::{
 use crate::{
     sync::Arc,
     vfs::{
-        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SeekWhence,
-        SetAttr, SetTime, Spot, Upper, XattrFlags,
+        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result,
+        SeekWhence, SetAttr, SetTime, Spot, Upper, XattrFlags,
     },
 };
 
@@ -172,7 +172,14 @@ impl Overlay {
     }
 
     /// Copies contents in large pieces; holes stay holes.
-    fn copy_contents(&self, layer: &dyn Layer, from: NodeId, to: NodeId, size: u64, keep: Keep) -> Result<()> {
+    fn copy_contents(
+        &self,
+        layer: &dyn Layer,
+        from: NodeId,
+        to: NodeId,
+        size: u64,
+        keep: Keep,
+    ) -> Result<()> {
         let upper = self.upper()?;
         let end = match keep {
             Keep::All => size,
@@ -241,7 +248,11 @@ impl Overlay {
                     continue;
                 }
                 let spot = staged.spot()?;
-                if node.is_dir() { upper.rmdir(spot)? } else { upper.unlink(spot)? }
+                if node.is_dir() {
+                    upper.rmdir(spot)?
+                } else {
+                    upper.unlink(spot)?
+                }
                 let id = staged.published();
                 state.upper = Some(id);
                 return Ok(id);

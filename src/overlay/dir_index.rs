@@ -99,7 +99,10 @@ mod tests {
 
     fn names(index: &DirIndex, behind: u64) -> Vec<(u64, String)> {
         let entries = index.behind(behind, 10);
-        entries.into_iter().map(|(at, entry)| (at, String::from_utf8_lossy(&entry.name).into_owned())).collect()
+        entries
+            .into_iter()
+            .map(|(at, entry)| (at, String::from_utf8_lossy(&entry.name).into_owned()))
+            .collect()
     }
 
     #[test]

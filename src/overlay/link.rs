@@ -1,10 +1,6 @@
 //! Hard links.
 
-use super::{
-    Overlay,
-    copy_up::Keep,
-    create::Vacancy,
-};
+use super::{Overlay, copy_up::Keep, create::Vacancy};
 use crate::vfs::{Entry, Errno, Error, Ino, Name, RenameMode, Result, Spot};
 
 impl Overlay {

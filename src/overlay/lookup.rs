@@ -137,7 +137,7 @@ impl Overlay {
                 }
             }
         }
-        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(lowers), ino));
+        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(&lowers), ino));
         result.map(|()| found)
     }
 

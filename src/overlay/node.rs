@@ -190,9 +190,7 @@ impl State {
 
     /// The position of a name among the links.
     pub(super) fn link_position(&self, parent: &Arc<Node>, name: Name<'_>) -> Option<usize> {
-        self.links
-            .iter()
-            .position(|link| Arc::ptr_eq(&link.parent, parent) && *link.name == *name.as_bytes())
+        self.links.iter().position(|link| Arc::ptr_eq(&link.parent, parent) && *link.name == *name.as_bytes())
     }
 
     /// Takes a name out; the caller gives the reference on its parent back.

@@ -9,9 +9,7 @@ use super::{
 };
 use crate::{
     sync::Arc,
-    vfs::{
-        Attr, DirPlusSink, DirSink, Entry, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result,
-    },
+    vfs::{Attr, DirPlusSink, DirSink, Entry, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result},
 };
 
 /// Entries that are taken out of an index at a time.
@@ -91,7 +89,8 @@ impl Overlay {
         self.with_index(dir, |_| ())?;
         let mut at = offset;
         loop {
-            let batch = directory.index.lock().as_ref().map_or_else(Vec::new, |index| index.behind(at, BATCH));
+            let batch =
+                directory.index.lock().as_ref().map_or_else(Vec::new, |index| index.behind(at, BATCH));
             if batch.is_empty() {
                 return Ok(());
             }

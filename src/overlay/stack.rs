@@ -72,7 +72,7 @@ impl Stack {
     pub(super) fn merge_roots(&self) -> Result<Found<'_>> {
         let mut found = None;
         let mut walk = Walk::default();
-        let mut lowers = SmallVec::new();
+        let mut lowers: SmallVec<[LowerRef; 4]> = SmallVec::new();
         let mut lower_ino = None;
         let mut stopped = false;
         if let Some(upper) = &self.upper {
@@ -97,7 +97,7 @@ impl Stack {
             }
         }
         let (attr, upper) = found.ok_or(Error::new(Errno::ENOTDIR, "merge the roots of the layers"))?;
-        Ok(Found { stack: self, attr, upper, lowers: pack(lowers), lower_ino })
+        Ok(Found { stack: self, attr, upper, lowers: pack(&lowers), lower_ino })
     }
 
     /// Puts together what a look-up found.
@@ -153,7 +153,10 @@ impl Drop for Found<'_> {
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack").field("layers", &self.layers.read().len()).field("upper", &self.upper).finish()
+        f.debug_struct("Stack")
+            .field("layers", &self.layers.read().len())
+            .field("upper", &self.upper)
+            .finish()
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::{FileTypeExt as _, MetadataExt as _}},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{FileTypeExt as _, MetadataExt as _},
+    },
     path::Path,
 };
 
@@ -71,8 +74,10 @@ fn native_below(root: &Path, path: &str, dump: &mut Dump, inodes: &mut BTreeMap<
     };
     dump.insert(path.to_owned(), seen);
     if kind.is_dir() {
-        let mut names: Vec<_> =
-            fs::read_dir(&full).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(&full)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         for name in names {
             native_below(root, &join(path, &name), dump, inodes);
@@ -112,16 +117,19 @@ fn ours_below(
     let same_as = inodes.entry(ino.get()).or_insert_with(|| name.clone()).clone();
     let names = fs.listxattr(ino).unwrap();
     assert!(names.is_empty() || names == b"user.x\0", "{}", names.escape_ascii());
-    dump.insert(name.clone(), Seen {
-        kind: attr.kind.mode_bits(),
-        perm: attr.perm.into(),
-        links: if is_dir { 0 } else { attr.nlink.into() },
-        size: if is_dir { 0 } else { attr.size },
-        content,
-        xattr: fs.getxattr(ino, b"user.x").ok(),
-        mtime: known_time(attr.mtime.seconds),
-        same_as,
-    });
+    dump.insert(
+        name.clone(),
+        Seen {
+            kind: attr.kind.mode_bits(),
+            perm: attr.perm.into(),
+            links: if is_dir { 0 } else { attr.nlink.into() },
+            size: if is_dir { 0 } else { attr.size },
+            content,
+            xattr: fs.getxattr(ino, b"user.x").ok(),
+            mtime: known_time(attr.mtime.seconds),
+            same_as,
+        },
+    );
     if is_dir {
         let mut entries = list(ours, ino);
         let plus = list_plus(ours, ino);

@@ -32,10 +32,12 @@ impl Native {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let mut dir = rustix::fs::open(&self.root, flags, Mode::empty()).map_err(raw)?;
         for name in &path[..path.len() - 1] {
-            dir = rustix::fs::openat(&dir, name.as_str(), flags, Mode::empty()).map_err(|error| match error {
-                rustix::io::Errno::LOOP => libc::ENOTDIR,
-                other => raw(other),
-            })?;
+            dir = rustix::fs::openat(&dir, name.as_str(), flags, Mode::empty()).map_err(
+                |error| match error {
+                    rustix::io::Errno::LOOP => libc::ENOTDIR,
+                    other => raw(other),
+                },
+            )?;
         }
         Ok(dir)
     }
@@ -43,7 +45,8 @@ impl Native {
     fn file(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let dir = self.parent(path)?;
         let name = path.last().unwrap().as_str();
-        let kind = rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(raw)?.st_mode & libc::S_IFMT;
+        let kind =
+            rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(raw)?.st_mode & libc::S_IFMT;
         match kind {
             libc::S_IFREG => rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(raw),
             libc::S_IFDIR => Err(libc::EISDIR),
@@ -84,7 +87,8 @@ impl Side for Native {
             }
             Op::Mkdir(path, perm) => {
                 let dir = self.parent(path)?;
-                let inherits = rustix::fs::statat(&dir, "", AtFlags::EMPTY_PATH).map_err(raw)?.st_mode & 0o2000;
+                let inherits =
+                    rustix::fs::statat(&dir, "", AtFlags::EMPTY_PATH).map_err(raw)?.st_mode & 0o2000;
                 rustix::fs::mkdirat(&dir, last(path), Mode::empty()).map_err(raw)?;
                 let perm = *perm | u16::try_from(inherits).unwrap();
                 rustix::fs::chmodat(&dir, last(path), mode(perm), AtFlags::empty()).map_err(raw)?;
@@ -93,7 +97,8 @@ impl Side for Native {
                 rustix::fs::symlinkat(target.as_str(), self.parent(path)?, last(path)).map_err(raw)?;
             }
             Op::Fifo(path) => {
-                rustix::fs::mknodat(self.parent(path)?, last(path), FileType::Fifo, mode(0o600), 0).map_err(raw)?;
+                rustix::fs::mknodat(self.parent(path)?, last(path), FileType::Fifo, mode(0o600), 0)
+                    .map_err(raw)?;
             }
             Op::Whiteout(path) => {
                 self.parent(path)?;
@@ -119,7 +124,8 @@ impl Side for Native {
                 if kind == libc::S_IFDIR {
                     return Err(libc::EPERM);
                 }
-                rustix::fs::linkat(CWD, proc(&object), dir, last(to), AtFlags::SYMLINK_FOLLOW).map_err(raw)?;
+                rustix::fs::linkat(CWD, proc(&object), dir, last(to), AtFlags::SYMLINK_FOLLOW)
+                    .map_err(raw)?;
             }
             Op::Write(path, offset, byte, len) => {
                 let fd = self.file(path, OFlags::RDWR)?;
@@ -141,7 +147,8 @@ impl Side for Native {
             Op::Touch(path, seconds) => {
                 let time = rustix::fs::Timespec { tv_sec: *seconds, tv_nsec: 1 };
                 let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
-                rustix::fs::utimensat(self.parent(path)?, last(path), &times, AtFlags::SYMLINK_NOFOLLOW).map_err(raw)?;
+                rustix::fs::utimensat(self.parent(path)?, last(path), &times, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(raw)?;
             }
             Op::SetXattr(path, value, flags) => {
                 let flags = rustix::fs::XattrFlags::from_bits_retain(*flags);

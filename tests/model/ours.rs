@@ -1,16 +1,13 @@
 //! The overlay, called as the kernel would call it.
 
-use std::{
-    path::{Path as HostPath, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use fim::{
     layer::{HostDir, HostUpper},
     overlay::{Overlay, OverlayOptions},
     vfs::{
-        Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate, RenameFlags,
-        SetAttr, SetTime, Time, Upper, XattrFlags,
+        Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
+        RenameFlags, SetAttr, SetTime, Time, Upper, XattrFlags,
     },
 };
 
@@ -82,8 +79,24 @@ impl Ours {
         assert!(left.is_empty(), "left in the work directory: {left:?}");
     }
 
-    pub(crate) fn upper_path(&self) -> &HostPath {
-        &self.upper
+    /// Looks everything up once and keeps it, as a kernel with much memory does.
+    pub(crate) fn keep_all(&self) -> Vec<Ino> {
+        let (_, inos) = crate::dump::ours(self);
+        let paths = inos.keys().filter(|path| !path.is_empty());
+        let paths = paths.map(|path| path.split('/').map(str::to_owned).collect::<Vec<_>>());
+        paths
+            .map(|path| {
+                let parent = self.walk(&path[..path.len() - 1]).unwrap();
+                match self.fs().lookup(parent.last(), last(&path)).unwrap() {
+                    Lookup::Found(entry) => entry.ino,
+                    other => panic!("{path:?}: {other:?}"),
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn give_back(&self, inos: Vec<Ino>) {
+        inos.into_iter().for_each(|ino| self.fs().forget(ino, 1));
     }
 
     fn release(&mut self, slot: usize) {
@@ -165,7 +178,8 @@ impl Side for Ours {
         match op {
             Op::Create(path, perm) => {
                 let parent = self.parent(path)?;
-                let made = fs.mknod(ROOT, parent.last(), last(path), FileKind::Regular, *perm, DeviceId::default());
+                let made =
+                    fs.mknod(ROOT, parent.last(), last(path), FileKind::Regular, *perm, DeviceId::default());
                 return self.made(made);
             }
             Op::Mkdir(path, perm) => {
@@ -178,12 +192,14 @@ impl Side for Ours {
             }
             Op::Fifo(path) => {
                 let parent = self.parent(path)?;
-                let made = fs.mknod(ROOT, parent.last(), last(path), FileKind::Fifo, 0o600, DeviceId::default());
+                let made =
+                    fs.mknod(ROOT, parent.last(), last(path), FileKind::Fifo, 0o600, DeviceId::default());
                 return self.made(made);
             }
             Op::Whiteout(path) => {
                 let parent = self.parent(path)?;
-                let made = fs.mknod(ROOT, parent.last(), last(path), FileKind::CharDevice, 0, DeviceId::default());
+                let made =
+                    fs.mknod(ROOT, parent.last(), last(path), FileKind::CharDevice, 0, DeviceId::default());
                 return self.made(made);
             }
             Op::Unlink(path) => fs.unlink(self.parent(path)?.last(), last(path)).map_err(raw)?,

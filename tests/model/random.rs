@@ -1,7 +1,5 @@
 //! Random operations on random layers.
 
-use std::path::Path;
-
 use proptest::{prelude::*, test_runner::Config};
 
 use crate::{
@@ -9,7 +7,7 @@ use crate::{
     native::Native,
     ops::{Op, Side as _, op},
     ours::Ours,
-    tree::{Tree, layer},
+    tree::{Tree, layer, linked_layer, scratch},
 };
 
 /// The overlay and its reference over the same layers.
@@ -18,15 +16,12 @@ pub(crate) struct Pair {
     pub(crate) ours: Ours,
     pub(crate) native: Native,
     lowers_before: Vec<dump::Dump>,
-    /// A hard link of a layer was copied up and the stack was started over: links are not what they were.
-    links_broken: bool,
 }
 
 impl Pair {
     /// `layers`: the lowest first.
     pub(crate) fn new(layers: &[Tree]) -> Self {
-        let shm = Path::new("/dev/shm");
-        let scratch = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+        let scratch = scratch();
         let at = |name: &str| scratch.path().join(name);
         let mut folded = Tree::empty();
         let mut lowers = Vec::new();
@@ -41,7 +36,7 @@ impl Pair {
         let lowers_before = lowers.iter().map(|path| dump::native(path)).collect();
         let ours = Ours::new(lowers, at("upper"), at("work"));
         let native = Native::new(at("native"));
-        Self { scratch, ours, native, lowers_before, links_broken: false }
+        Self { scratch, ours, native, lowers_before }
     }
 
     /// Applies an operation to both; they must agree.
@@ -61,13 +56,8 @@ impl Pair {
     }
 
     pub(crate) fn check(&self) {
-        let (mut ours, _) = dump::ours(&self.ours);
-        let mut native = dump::native(&self.scratch.path().join("native"));
-        if self.links_broken {
-            for seen in ours.values_mut().chain(native.values_mut()) {
-                (seen.links, seen.same_as) = (0, String::new());
-            }
-        }
+        let (ours, _) = dump::ours(&self.ours);
+        let native = dump::native(&self.scratch.path().join("native"));
         for (path, seen) in &native {
             assert_eq!(ours.get(path), Some(seen), "{path:?}");
         }
@@ -93,6 +83,12 @@ impl Pair {
     pub(crate) fn finish(mut self) {
         self.check();
         self.remount();
+        self.end();
+    }
+
+    /// Checks that nothing is left, and that the layers are as they were.
+    pub(crate) fn end(mut self) {
+        self.native.release_all();
         self.ours.unmount();
         for (number, before) in self.lowers_before.iter().enumerate() {
             let after = dump::native(&self.scratch.path().join(format!("lower{number}")));
@@ -125,5 +121,21 @@ proptest! {
     ) {
         let layers: Vec<_> = [lowest].into_iter().chain(middle).collect();
         run(&layers, &ops);
+    }
+
+    /// Names of one file of a layer stay names of one file, as long as the kernel knows it.
+    #[test]
+    fn hard_links_of_a_layer_stay_one_file(
+        layer in linked_layer(),
+        ops in prop::collection::vec(op(), 1..40),
+    ) {
+        let mut pair = Pair::new(&[layer]);
+        let kept = pair.ours.keep_all();
+        for op in ops.iter().filter(|op| !matches!(op, Op::Remount)) {
+            pair.apply(op);
+        }
+        pair.check();
+        pair.ours.give_back(kept);
+        pair.end();
     }
 }

@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
-    time::{Duration, SystemTime},
 };
 
 use proptest::prelude::*;
@@ -20,7 +19,11 @@ pub(crate) enum Tree {
     Symlink(String),
     Fifo,
     Whiteout,
-    Directory { opaque: bool, perm: u32, entries: BTreeMap<String, Tree> },
+    Directory {
+        opaque: bool,
+        perm: u32,
+        entries: BTreeMap<String, Tree>,
+    },
     /// A further name of the file at this path from the root of its layer.
     Link(Vec<String>),
 }
@@ -33,7 +36,10 @@ impl Tree {
     /// Lays `self` over `below`.
     pub(crate) fn over(self, below: Self) -> Self {
         match (self, below) {
-            (Self::Directory { opaque: false, perm, entries }, Self::Directory { entries: mut under, .. }) => {
+            (
+                Self::Directory { opaque: false, perm, entries },
+                Self::Directory { entries: mut under, .. },
+            ) => {
                 for (name, entry) in entries {
                     let folded = match under.remove(&name) {
                         Some(below) => entry.over(below),
@@ -136,10 +142,10 @@ fn set_old(path: &Path) {
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// Whether a modification time is the old one.
-pub(crate) fn is_old(path: &Path) -> bool {
-    fs::symlink_metadata(path).unwrap().mtime() as u64 == OLD
-        && SystemTime::UNIX_EPOCH + Duration::from_secs(OLD) < SystemTime::now()
+/// A directory for a test: in memory where that is possible.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap()
 }
 
 pub(crate) fn name() -> impl Strategy<Value = String> {
@@ -162,6 +168,38 @@ pub(crate) fn layer(whiteouts: bool) -> impl Strategy<Value = Tree> {
             move |(entries, perm, opaque)| Tree::Directory { opaque: opaque && whiteouts, perm, entries },
         )
     });
-    prop::collection::btree_map(name(), tree, 0..4)
-        .prop_map(|entries| Tree::Directory { opaque: false, perm: 0o755, entries })
+    prop::collection::btree_map(name(), tree, 0..4).prop_map(|entries| Tree::Directory {
+        opaque: false,
+        perm: 0o755,
+        entries,
+    })
+}
+
+/// Random trees in which some files have several names.
+pub(crate) fn linked_layer() -> impl Strategy<Value = Tree> {
+    let path = || prop::collection::vec(name(), 1..3);
+    (layer(false), prop::collection::vec((path(), path()), 1..6)).prop_map(|(mut tree, links)| {
+        for (path, target) in links {
+            tree.add_link(&path, target);
+        }
+        tree
+    })
+}
+
+impl Tree {
+    /// Puts a link at `path`, if that is free and its parent a directory.
+    fn add_link(&mut self, path: &[String], target: Vec<String>) {
+        let Self::Directory { entries, .. } = self else { return };
+        match path {
+            [name] => {
+                entries.entry(name.clone()).or_insert(Self::Link(target));
+            }
+            [name, rest @ ..] => {
+                if let Some(entry) = entries.get_mut(name) {
+                    entry.add_link(rest, target);
+                }
+            }
+            [] => {}
+        }
+    }
 }
