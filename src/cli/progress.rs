@@ -12,7 +12,8 @@ use crate::{
 
 /// Times a second that the bar is drawn.
 const RATE: u8 = 10;
-const BYTES: &str = "{msg:<18} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta}";
+const BYTES: &str =
+    "{msg:<18} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta}";
 const COUNT: &str = "{msg:<18} {spinner} {human_pos} entries {elapsed}";
 
 /// A report on stderr.

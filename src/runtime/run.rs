@@ -89,7 +89,9 @@ pub enum RunError {
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
     /// A package manager without the users it needs.
-    #[error("cannot run {program} as an unprivileged root: it owns files by several users, and only yours is there")]
+    #[error(
+        "cannot run {program} as an unprivileged root: it owns files by several users, and only yours is there"
+    )]
     SeveralUsers {
         /// The program.
         program: String,

@@ -84,7 +84,10 @@ fn data_dirs(host: &Host, image: &Path, image_id: &str) -> Result<DataDirs, Dirs
     match beside.create() {
         Ok(()) => Ok(beside),
         Err(DirsError::Make { path, source })
-            if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) =>
+            if matches!(
+                source.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+            ) =>
         {
             let own = host
                 .variable("XDG_DATA_HOME")
@@ -128,7 +131,6 @@ fn layers_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     plan::sort_layers(&mut found);
     Ok(found)
 }
-
 
 #[cfg(test)]
 mod tests {

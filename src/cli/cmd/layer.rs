@@ -157,7 +157,9 @@ fn commit_changes(
         Err(error) => {
             let cure = error.cure();
             let failure = Failure::from(error);
-            Err(cure.map_or(Failure::new(failure.to_string()), |cure| Failure::new(failure.to_string()).cure(cure)))
+            Err(cure.map_or(Failure::new(failure.to_string()), |cure| {
+                Failure::new(failure.to_string()).cure(cure)
+            }))
         }
     }
 }

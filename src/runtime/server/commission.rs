@@ -99,7 +99,8 @@ pub(super) fn attend(channel: &mut Channel, stack: &MountStack, mount: &Path) {
 
 fn converse(channel: &mut Channel, stack: &MountStack, mount: &Path) -> Result<(), String> {
     let root = File::open(mount).map_err(|error| format!("cannot open the merged root: {error}"))?;
-    data::sync_file_system(root.as_fd()).map_err(|error| format!("cannot write what programs have changed: {error}"))?;
+    data::sync_file_system(root.as_fd())
+        .map_err(|error| format!("cannot write what programs have changed: {error}"))?;
     let freeze = stack.overlay.freeze().map_err(|error| one_line(&error))?;
     tracing::info!("changes wait for a commit");
     let gone = |error: io::Error| format!("the committer is gone: {error}");

@@ -178,7 +178,8 @@ mod tests {
             assert_eq!(ToServer::decode(&message.encode()).unwrap(), message);
         }
         for (said, expected) in [(Said::Frozen, "Frozen"), (Said::Rebased, "Rebased")] {
-            let answer = FromServer::decode(Frame { payload: FromServer::encode(said), fds: vec![] }).unwrap();
+            let answer =
+                FromServer::decode(Frame { payload: FromServer::encode(said), fds: vec![] }).unwrap();
             assert_eq!(format!("{answer:?}"), expected);
         }
         let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));

@@ -7,8 +7,7 @@ use std::{
 };
 
 use super::{
-    Place,
-    commission,
+    Place, commission,
     message::{FromServer, LIMIT, ToServer},
     place::Locked,
 };
@@ -80,9 +79,15 @@ pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_
 }
 
 /// Everything up to the first answer; the error is the sentence for the front.
-fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>) -> Result<Server<'a>, String> {
+fn start<'a>(
+    place: &'a Place,
+    locked: &Locked,
+    first: &Channel,
+    duty: &Duty<'a>,
+) -> Result<Server<'a>, String> {
     let [servers, directory] = locked.fds();
-    process::close_others(&[first.as_fd(), servers, directory]).map_err(say("close the front's descriptors"))?;
+    process::close_others(&[first.as_fd(), servers, directory])
+        .map_err(say("close the front's descriptors"))?;
     let null = process::null().map_err(say("open /dev/null"))?;
     process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()]).map_err(say("leave the terminal"))?;
     process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
@@ -95,7 +100,8 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     namespace::enter_private().map_err(|error| one_line(&error))?;
     let stack = (duty.open)().map_err(|error| one_line(&error))?;
     let (uid, gid) = fork::own_ids();
-    let device = fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
+    let device =
+        fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
     let target = place.mount();
     let access = if stack.overlay.is_read_only() { Access::ReadOnly } else { Access::ReadWrite };
     let fuse_mount = FuseMount {
@@ -108,7 +114,9 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     };
     mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
         .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
-    let session = fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices)).map_err(|error| one_line(&error))?;
+    let session =
+        fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
+            .map_err(|error| one_line(&error))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
