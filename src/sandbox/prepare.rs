@@ -27,7 +27,7 @@ const GROUP: &str = "/etc/group";
 /// # Errors
 ///
 /// [`SandboxError::MountPoint`].
-pub fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Result<(), SandboxError> {
+pub(super) fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Result<(), SandboxError> {
     if let Some(user) = plan.known_user.clone() {
         plan.mounts.extend(account_mounts(&user, root, instance));
     }
