@@ -247,3 +247,188 @@ fn errno_of(error: &ArchiveError) -> Errno {
         | ArchiveError::Damaged { .. } => Errno::EIO,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, num::NonZeroUsize, os::unix::fs::symlink, path::Path};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        dwarfs::{
+            format::section::{Compression, HEADER_LEN, SectionHeader},
+            read::{BlockCache, Place, ReadAt},
+            write::{Codec, DirSource, WriteOptions, write_archive},
+        },
+        sync::{Arc, Mutex, thread},
+    };
+
+    /// A file of this length spans blocks of 64 KiB.
+    const BIG: u64 = 300_000;
+
+    const ZSTD: Codec = Codec::Zstd { level: 1 };
+
+    fn bytes_at(offset: u64, len: u64) -> Vec<u8> {
+        (offset..offset + len).map(|at| u8::try_from(at * at / 7 % 251).unwrap()).collect()
+    }
+
+    fn archive_of(tree: &Path, data: Codec) -> Vec<u8> {
+        let threads = NonZeroUsize::MIN;
+        let options = WriteOptions { block_size_bits: 16, data, threads, ..WriteOptions::default() };
+        let mut bytes = Vec::new();
+        write_archive(&DirSource::open(tree).unwrap(), &options, &mut bytes, &()).unwrap();
+        bytes
+    }
+
+    fn layer_of(source: Arc<dyn ReadAt>) -> Result<ArchiveLayer, ArchiveError> {
+        ArchiveLayer::new(Archive::open(
+            source,
+            Place::At { offset: 0, len: None },
+            &BlockCache::new(1 << 20),
+        )?)
+    }
+
+    fn example(data: Codec) -> (TempDir, Vec<u8>) {
+        let tree = tempfile::tempdir().unwrap();
+        let path = |name: &str| tree.path().join(name);
+        fs::create_dir(path("d")).unwrap();
+        fs::write(path("d/big"), bytes_at(0, BIG)).unwrap();
+        fs::write(path("d/small"), "small").unwrap();
+        fs::hard_link(path("d/small"), path("again")).unwrap();
+        symlink("d/big", path("link")).unwrap();
+        let xattrs = |name: &str, value: &[u8]| Xattrs::from([(name.as_bytes().to_vec(), value.to_vec())]);
+        let records = [
+            (b"again".to_vec(), xattrs("user.note", b"\0\xff")),
+            (b"d".to_vec(), xattrs("user.overlay.opaque", b"y")),
+        ];
+        let side_car = Sidecar { records: records.into() }.encode().unwrap();
+        fs::write(path(".fim.sidecar"), side_car).unwrap();
+        let bytes = archive_of(tree.path(), data);
+        (tree, bytes)
+    }
+
+    fn look_up(layer: &ArchiveLayer, path: &str) -> Option<(NodeId, Attr)> {
+        let mut found = (layer.root(), layer.attr(layer.root()).unwrap());
+        for name in path.split('/') {
+            found = layer.lookup(found.0, Name::new(name.as_bytes()).unwrap()).unwrap()?;
+        }
+        Some(found)
+    }
+
+    fn names(layer: &ArchiveLayer, dir: NodeId) -> Vec<String> {
+        let mut names = Vec::new();
+        let visit = &mut |entry: LayerEntry<'_>| {
+            names.push(String::from_utf8(entry.name.as_bytes().to_vec()).unwrap());
+            ControlFlow::Continue(())
+        };
+        layer.read_dir(dir, 0, visit).unwrap();
+        names
+    }
+
+    #[test]
+    fn attributes_come_from_the_side_car_which_is_not_shown() {
+        let (_tree, bytes) = example(ZSTD);
+        let layer = layer_of(Arc::new(bytes)).unwrap();
+        assert!(layer.has_xattrs());
+        assert_eq!(names(&layer, layer.root()), ["again", "d", "link"]);
+        assert_eq!(look_up(&layer, ".fim.sidecar"), None);
+        let (dir, _) = look_up(&layer, "d").unwrap();
+        assert_eq!(layer.xattr(dir, b"user.overlay.opaque").unwrap(), Some(b"y".to_vec()));
+        assert_eq!(layer.xattr(dir, b"user.other").unwrap(), None);
+        assert_eq!(layer.xattr_names(dir).unwrap(), [b"user.overlay.opaque".to_vec()]);
+        // All names of an object share its attributes.
+        let ((small, attr), (again, _)) =
+            (look_up(&layer, "d/small").unwrap(), look_up(&layer, "again").unwrap());
+        assert_eq!((small, attr.nlink, attr.ino), (again, 2, small.get() + 1));
+        assert_eq!(layer.xattr(small, b"user.note").unwrap(), Some(b"\0\xff".to_vec()));
+        assert!(layer.xattr_names(layer.root()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn errors_have_the_numbers_of_the_manual() {
+        let (_tree, bytes) = example(ZSTD);
+        let layer = layer_of(Arc::new(bytes)).unwrap();
+        let (file, link) = (look_up(&layer, "again").unwrap().0, look_up(&layer, "link").unwrap().0);
+        let name = Name::new(b"x").unwrap();
+        let errno = |error: Error| error.errno();
+        assert_eq!(layer.lookup(file, name).map_err(errno), Err(Errno::ENOTDIR));
+        assert_eq!(layer.read_link(file).map_err(errno), Err(Errno::EINVAL));
+        assert_eq!(layer.read_link(link).unwrap(), b"d/big");
+        assert_eq!(layer.seek(file, 5, SeekWhence::Hole).map_err(errno), Err(Errno::ENXIO));
+        assert_eq!(layer.seek(file, 4, SeekWhence::Hole).unwrap(), 5);
+        assert_eq!(layer.seek(file, 4, SeekWhence::Data).unwrap(), 4);
+        assert_eq!(layer.attr(NodeId::new(99)).map_err(errno), Err(Errno::EIO));
+        assert_eq!(layer.attr(NodeId::new(u64::MAX)).map_err(errno), Err(Errno::ESTALE));
+    }
+
+    #[test]
+    fn many_threads_read_the_same_at_random_places() {
+        let (_tree, bytes) = example(ZSTD);
+        let layer = layer_of(Arc::new(bytes)).unwrap();
+        let (file, attr) = look_up(&layer, "d/big").unwrap();
+        assert_eq!((attr.size, attr.blocks), (BIG, BIG.div_ceil(512)));
+        thread::scope(|scope| {
+            for seed in 1..=4_u64 {
+                let layer = &layer;
+                scope.spawn(move || {
+                    let mut state = seed;
+                    for _ in 0..200 {
+                        state = state
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        let (offset, len) = ((state >> 33) % (BIG + 10), (state >> 20) % 100_000);
+                        let found = layer.read(file, offset, usize::try_from(len).unwrap()).unwrap();
+                        let expected = bytes_at(offset, len.min(BIG.saturating_sub(offset)));
+                        assert!(found.contiguous() == expected, "{len} bytes at {offset}");
+                    }
+                });
+            }
+        });
+        assert!(layer.read(file, u64::MAX, 10).unwrap().is_empty());
+    }
+
+    /// A file that somebody cuts off.
+    #[derive(Debug)]
+    struct Shrinking(Mutex<Vec<u8>>);
+
+    impl ReadAt for Shrinking {
+        fn len(&self) -> std::io::Result<u64> {
+            Ok(self.0.lock().len() as u64)
+        }
+
+        fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+            self.0.lock().read_exact_at(offset, buffer)
+        }
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_off_while_it_is_open_gives_an_error() {
+        let (_tree, bytes) = example(ZSTD);
+        let source = Arc::new(Shrinking(Mutex::new(bytes)));
+        let layer = layer_of(Arc::clone(&source) as Arc<dyn ReadAt>).unwrap();
+        source.0.lock().truncate(100);
+        let (file, _) = look_up(&layer, "d/big").unwrap();
+        let all = usize::try_from(BIG).unwrap();
+        assert_eq!(layer.read(file, 0, all).map_err(|error| error.errno()).map(|_| ()), Err(Errno::EIO));
+        assert_eq!(names(&layer, layer.root()), ["again", "d", "link"]);
+    }
+
+    #[test]
+    fn a_damaged_side_car_is_an_error() {
+        let (_tree, bytes) = example(Codec::None);
+        let layer = layer_of(Arc::new(bytes.clone())).unwrap();
+        let magic = b"FIMSIDE1";
+        let at = bytes.windows(magic.len()).position(|window| window == magic).expect("blocks are stored");
+        let section =
+            layer.archive().index().sections().iter().find(|section| section.end > at as u64).unwrap();
+        let [start, end] = [section.offset, section.end].map(|at| usize::try_from(at).unwrap());
+        let mut damaged = bytes;
+        damaged[at] ^= 1;
+        assert!(matches!(layer_of(Arc::new(damaged.clone())), Err(ArchiveError::Checksum { .. })));
+        let (header, payload) = damaged[start..end].split_at_mut(HEADER_LEN);
+        let sealed = SectionHeader::seal(section.number, section.kind, Compression::None, payload).encode();
+        header.copy_from_slice(&sealed);
+        assert!(matches!(layer_of(Arc::new(damaged)), Err(ArchiveError::Malformed { what: "side car", .. })));
+    }
+}

@@ -1,7 +1,6 @@
 //! What can be a layer.
 //!
 //! - [`ArchiveLayer`]: a DwarFS archive.
-//! - [`ArchiveLayer`]: an archive.
 //! - [`HostDir`]: a directory of the host, read-only.
 //! - [`HostUpper`]: a directory of the host with a work directory, writable.
 //! - [`Memory`]: a small tree in memory, for tests.

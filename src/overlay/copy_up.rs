@@ -249,9 +249,9 @@ impl Overlay {
                 }
                 let spot = staged.spot()?;
                 if node.is_dir() {
-                    upper.rmdir(spot)?
+                    upper.rmdir(spot)?;
                 } else {
-                    upper.unlink(spot)?
+                    upper.unlink(spot)?;
                 }
                 let id = staged.published();
                 state.upper = Some(id);

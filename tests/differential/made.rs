@@ -38,7 +38,7 @@ fn archives_of_upstream_equal_their_manifests() {
             (false, Err(error)) => failures.push(format!("{name}: {error}")),
             (true, Err(error)) if error.contains("is not supported") => {}
             (true, result) => {
-                failures.push(format!("{name}: should say that its codec is missing: {result:?}"))
+                failures.push(format!("{name}: should say that its codec is missing: {result:?}"));
             }
         }
     }

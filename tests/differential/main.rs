@@ -3,19 +3,19 @@
 //!
 //! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
 //! unless `FIM_TEST_REQUIRE` is set.
-//! Archives of the upstream tools, read by ours: the trees must be equal.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says on stderr what it saw"
+)]
 
 mod bad;
 mod compat;
 mod made;
 mod support;
-//! Our archives and upstream's tools against each other.
-//!
-//! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
-//! unless `FIM_TEST_REQUIRE` is set.
-
 mod tree_facts;
 mod upstream;
 mod written;

@@ -23,6 +23,9 @@ use sha2::{Digest as _, Sha256};
 /// From path to what the manifest says of it.
 pub(crate) type Manifest = BTreeMap<String, Map<String, Value>>;
 
+/// An entry of a listing: name, and node with attributes.
+type Listed = (Vec<u8>, Option<(NodeId, Attr)>);
+
 /// Longest file that the manifests have a digest of; longer ones are nearly all holes.
 const HASHED: u64 = 64 << 20;
 
@@ -102,7 +105,7 @@ fn add(layer: &dyn Layer, node: NodeId, attr: &Attr, path: &str, manifest: &mut 
 }
 
 /// The entries of a directory, listed three at a time: positions to go on from must work.
-pub(crate) fn list(layer: &dyn Layer, dir: NodeId) -> Vec<(Vec<u8>, Option<(NodeId, Attr)>)> {
+pub(crate) fn list(layer: &dyn Layer, dir: NodeId) -> Vec<Listed> {
     let mut entries = Vec::new();
     let mut after = 0;
     loop {

@@ -2,14 +2,14 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stdout,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "a test may fail, and says so by panicking"
 )]
 
 mod dump;
+mod kernel;
 mod native;
 mod ops;
 mod ours;

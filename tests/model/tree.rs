@@ -67,12 +67,12 @@ impl Tree {
 
     /// Writes it to `path`, which does not exist or is an empty directory.
     pub(crate) fn write(&self, path: &Path) {
-        self.write_below(path, path);
+        self.write_below(path);
         self.write_links(path, path);
         set_old(path);
     }
 
-    fn write_below(&self, root: &Path, path: &Path) {
+    fn write_below(&self, path: &Path) {
         match self {
             Self::File(content, perm) => {
                 fs::write(path, content).unwrap();
@@ -103,7 +103,7 @@ impl Tree {
                     rustix::fs::setxattr(path, "user.overlay.opaque", b"y", flags).unwrap();
                 }
                 for (name, entry) in entries {
-                    entry.write_below(root, &path.join(name));
+                    entry.write_below(&path.join(name));
                 }
             }
             Self::Link(_) => {}

@@ -26,9 +26,9 @@ pub const PLAIN_UID: u32 = 47_114;
 
 /// Programs of the small root, all of them busybox.
 const APPLETS: [&str; 33] = [
-    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "head", "hostname", "id", "kill", "ln", "ls", "mkdir",
-    "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "sleep", "stat", "stty", "sync", "test",
-    "touch", "true", "tty", "usleep",
+    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "head", "hostname", "id", "kill", "ln", "ls",
+    "mkdir", "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "sleep", "stat",
+    "stty", "sync", "test", "touch", "true", "tty", "usleep",
 ];
 
 /// Who runs an image.
@@ -246,7 +246,8 @@ impl World {
             .iter()
             .find(|pid| {
                 fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-                    fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse")))
+                    fds.flatten()
+                        .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse")))
                 })
             })
             .unwrap_or_else(|| panic!("no server among {:?}", self.processes()))
@@ -256,7 +257,11 @@ impl World {
     pub fn assert_nothing_left(&self) {
         eventually("nothing is left", || {
             let left = (self.instances(), self.servers(), self.processes());
-            if left.0.is_empty() && left.1.is_empty() && left.2.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+            if left.0.is_empty() && left.1.is_empty() && left.2.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
         });
     }
 }
@@ -326,7 +331,9 @@ pub fn eventually(what: &str, check: impl Fn() -> Result<(), String>) {
     loop {
         match check() {
             Ok(()) => return,
-            Err(why) if started.elapsed() > Duration::from_secs(1) => panic!("not within a second: {what}: {why}"),
+            Err(why) if started.elapsed() > Duration::from_secs(1) => {
+                panic!("not within a second: {what}: {why}")
+            }
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }

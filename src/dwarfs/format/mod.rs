@@ -10,9 +10,9 @@
 //! - [`sidecar`]: our own file of extended attributes at an archive's root.
 
 pub mod bytes;
+pub mod freeze;
 pub mod frozen;
 pub mod fsst;
-pub mod freeze;
 pub mod history;
 pub mod metadata;
 pub mod schema;

@@ -108,7 +108,7 @@ impl Chunks {
         }
         let mut offsets = Offsets { starts: Vec::new(), size: Size::default() };
         for number in chunks.clone() {
-            if (number - chunks.start) % STEP == 0 {
+            if (number - chunks.start).is_multiple_of(STEP) {
                 offsets.starts.push(offsets.size.total);
             }
             offsets.size.add(piece(tables, data, number)?)?;

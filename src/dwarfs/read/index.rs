@@ -78,7 +78,7 @@ impl Index {
         }
         let (_, minor) = parse_version(&read_array::<OLD_HEADER_LEN>(source, offset)?, offset)?;
         let mut index = Self { minor, offset, end, has_index: false, sections: Vec::new() };
-        if let Some(sections) = index.from_section_index(source) {
+        if let Some(sections) = index.read_section_index(source) {
             index.sections = sections;
             index.has_index = true;
         } else {
@@ -196,7 +196,7 @@ impl Index {
 
     /// Reads the section index, if there is a valid one. One that is damaged is as good as none: the headers say
     /// the same.
-    fn from_section_index(&self, source: &dyn ReadAt) -> Option<Vec<Section>> {
+    fn read_section_index(&self, source: &dyn ReadAt) -> Option<Vec<Section>> {
         const ENTRY_LEN: u64 = size_of::<u64>() as u64;
         if self.minor < FIRST_MINOR_WITH_INDEX {
             return None;
@@ -358,5 +358,119 @@ fn is_old_archive(source: &dyn ReadAt, offset: u64, file_len: u64) -> bool {
         SectionKind::Block => matches!(second, Some(SectionKind::Block | SectionKind::Schema)),
         SectionKind::Schema => second == Some(SectionKind::Metadata),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dwarfs::format::section::{WRITTEN_MINOR, encode_index};
+
+    /// A schema and a metadata section of these payloads, with a section index or without.
+    fn example(with_index: bool) -> Vec<u8> {
+        let mut archive = Vec::new();
+        let mut entries = Vec::new();
+        let parts =
+            [(SectionKind::Block, "data"), (SectionKind::Schema, "s"), (SectionKind::Metadata, "meta")];
+        for (number, (kind, payload)) in (0..).zip(parts) {
+            entries.push(IndexEntry { kind, offset: archive.len() as u64 });
+            put(&mut archive, number, kind, payload.as_bytes());
+        }
+        if with_index {
+            entries.push(IndexEntry { kind: SectionKind::Index, offset: archive.len() as u64 });
+            put(&mut archive, 3, SectionKind::Index, &encode_index(&entries));
+        }
+        archive
+    }
+
+    fn put(archive: &mut Vec<u8>, number: u32, kind: SectionKind, payload: &[u8]) {
+        archive.extend_from_slice(&SectionHeader::seal(number, kind, Compression::None, payload).encode());
+        archive.extend_from_slice(payload);
+    }
+
+    fn open(bytes: &[u8], place: Place) -> Result<Index, Error> {
+        Index::open(&bytes.to_vec(), place)
+    }
+
+    const START: Place = Place::At { offset: 0, len: None };
+
+    #[test]
+    fn sections_are_found_by_index_and_by_headers() {
+        let by_index = open(&example(true), START).unwrap();
+        let by_headers = open(&example(false), START).unwrap();
+        assert!(by_index.has_index() && !by_headers.has_index());
+        assert_eq!(by_index.minor(), WRITTEN_MINOR);
+        assert_eq!(by_index.sections()[..3], *by_headers.sections());
+        let metadata = by_index.first(SectionKind::Metadata).unwrap();
+        let (codec, payload) = by_index.read(&example(true), metadata).unwrap();
+        assert_eq!((codec, &*payload), (Compression::None, &b"meta"[..]));
+    }
+
+    #[test]
+    fn a_damaged_index_is_as_good_as_none() {
+        let whole = example(true);
+        let index_at = example(false).len();
+        for at in index_at + HEADER_LEN..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            let index = open(&damaged, START).unwrap();
+            assert!(!index.has_index(), "byte {at}");
+            assert_eq!(index.sections().len(), 4);
+        }
+    }
+
+    #[test]
+    fn archives_are_found_behind_prefixes_and_before_tails() {
+        for with_index in [true, false] {
+            let archive = example(with_index);
+            // The magic alone, and a header that no other one follows, are no archive.
+            let mut file = b"#!/bin/sh\nDWARFS\x02\x05 DDWARFS".to_vec();
+            file.extend_from_slice(&archive[..HEADER_LEN]);
+            file.extend_from_slice(&vec![b'D'; (1 << 20) + 7]);
+            let offset = file.len() as u64;
+            file.extend_from_slice(&archive);
+            let found = open(&file, Place::Auto).unwrap();
+            assert_eq!((found.offset(), found.has_index()), (offset, with_index));
+            file.extend_from_slice(
+                b"something else that follows the archive, long enough for a header of a section",
+            );
+            let len = Some(archive.len() as u64);
+            assert_eq!(open(&file, Place::At { offset, len }).unwrap().sections(), found.sections());
+            let hopped = open(&file, Place::Auto).unwrap();
+            assert_eq!((hopped.sections(), hopped.has_index()), (found.sections(), false));
+        }
+        assert!(matches!(open(&[0; 4_096], Place::Auto), Err(Error::NotFound { .. })));
+        assert!(matches!(open(b"", START), Err(Error::NotFound { .. })));
+        assert!(matches!(
+            open(b"", Place::At { offset: 9, len: Some(u64::MAX) }),
+            Err(Error::NotFound { .. })
+        ));
+    }
+
+    #[test]
+    fn truncated_archives_are_refused_or_end_at_a_section() {
+        let whole = example(false);
+        let complete = (0..whole.len()).filter(|end| open(&whole[..*end], START).is_ok()).collect::<Vec<_>>();
+        // Cuts at the ends of sections, or with less than a header behind them; what is missing shows later.
+        assert!(complete.iter().all(|end| open(&whole[..*end], START).unwrap().sections().len() < 3));
+        assert!(matches!(
+            open(&whole[..whole.len() - 1], START),
+            Err(Error::Truncated { expected: 4, found: 3, .. })
+        ));
+    }
+
+    #[test]
+    fn checksums_are_checked() {
+        let archive = example(false);
+        let index = open(&archive, START).unwrap();
+        let section = index.first(SectionKind::Block).unwrap();
+        assert!(index.check(&archive, section, true, &mut |_| {}).is_ok());
+        let with = |at: usize| {
+            let mut damaged = archive.clone();
+            damaged[at] ^= 1;
+            index.check(&damaged, section, true, &mut |_| {}).unwrap_err()
+        };
+        assert!(matches!(with(HEADER_LEN), Error::Checksum { checksum: Checksum::Xxh3, section: 0, .. }));
+        assert!(matches!(with(8), Error::Checksum { checksum: Checksum::Sha512, .. }));
     }
 }

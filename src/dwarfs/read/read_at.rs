@@ -8,6 +8,7 @@ use crate::dwarfs::Error;
 ///
 /// Not a mapping: a file that is truncated while it is mapped kills its readers by a signal, one that is read gives
 /// an error.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether an archive file is empty")]
 pub trait ReadAt: Send + Sync + fmt::Debug {
     /// Returns the length in bytes, as it is now.
     ///

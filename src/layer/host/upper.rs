@@ -161,6 +161,15 @@ impl Upper for HostUpper {
         self.remove_name(spot, beneath::remove_directory)
     }
 
+    fn remove_tree(&self, spot: Spot<'_>) -> Result<()> {
+        let dir = self.tree.directory(&self.tree.node(spot.dir)?)?;
+        let name = spot.name.as_bytes();
+        let heap =
+            beneath::open(dir.as_fd(), name, OpenFor::Path).map_err(host("open a directory to remove"))?;
+        sweep(heap.as_fd()).map_err(host("empty a directory"))?;
+        beneath::remove_directory(dir.as_fd(), name).map_err(host("remove a directory"))
+    }
+
     fn rename(&self, from: Spot<'_>, to: Spot<'_>, mode: RenameMode) -> Result<()> {
         self.rename_name(from, to, mode)
     }

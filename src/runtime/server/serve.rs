@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     Place,
-    message::{FromServer, ToServer},
+    commission,
+    message::{FromServer, LIMIT, ToServer},
     place::Locked,
 };
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
         remove_home,
     },
     runtime::stack::{self, MountStack},
+    sync::{Arc, thread},
     sys::{
         fork, fuse_dev,
         join::{Namespaces, Privilege},
@@ -106,11 +108,12 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     };
     mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
         .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
-    let session = fuse::serve(stack.overlay, device, duty.session, stack.notices).map_err(|error| one_line(&error))?;
+    let session = fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices)).map_err(|error| one_line(&error))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
         dirs: duty.dirs,
+        stack: Arc::new(stack),
         listener: locked.listen().map_err(say("listen for further instances"))?,
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
         pidfd: Pidfd::own().map_err(say("open the own process"))?,
@@ -135,7 +138,7 @@ fn cure(error: &io::Error) -> &'static str {
     }
 }
 
-fn one_line(error: &dyn std::error::Error) -> String {
+pub(super) fn one_line(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -161,6 +164,7 @@ struct FrontProcess {
 struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
+    stack: Arc<MountStack>,
     listener: Listener,
     namespaces: Namespaces,
     pidfd: Pidfd,
@@ -240,7 +244,7 @@ impl Server<'_> {
                 Ok(Received::Pending) => return true,
                 Ok(Received::Closed) => return false,
                 Ok(Received::Frame(frame)) => {
-                    if let Err(error) = self.welcome(client, &frame.payload) {
+                    if let Err(error) = self.answer(client, &frame.payload) {
                         tracing::warn!(%error, "a front is refused");
                         let _ = client.channel.send(&FromServer::encode_refusal(&error.to_string()), &[]);
                         return false;
@@ -254,8 +258,28 @@ impl Server<'_> {
         }
     }
 
-    fn welcome(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
-        let ToServer::Hello(pid) = ToServer::decode(payload).map_err(io::Error::other)?;
+    fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
+        match ToServer::decode(payload).map_err(io::Error::other)? {
+            ToServer::Hello(pid) => self.welcome(client, pid),
+            ToServer::Freeze if client.front.is_none() => self.commission(client),
+            _ => Err(io::Error::other("cannot understand a message out of turn")),
+        }
+    }
+
+    /// Hands the conversation with a committer to a thread. The server lives at least until its end: what remains in
+    /// the list of clients closes with the thread.
+    fn commission(&self, client: &mut Client) -> io::Result<()> {
+        let (watched, held) = Channel::pair(LIMIT)?;
+        let mut channel = std::mem::replace(&mut client.channel, watched);
+        let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
+        thread::Builder::new().name("fim-commit".to_owned()).spawn(move || {
+            commission::attend(&mut channel, &stack, &mount);
+            drop(held);
+        })?;
+        Ok(())
+    }
+
+    fn welcome(&mut self, client: &mut Client, pid: i32) -> io::Result<()> {
         if client.front.is_some() {
             return Err(io::Error::other("cannot register an instance twice"));
         }
