@@ -24,11 +24,14 @@ use tempfile::TempDir;
 /// An ordinary user, whom no passwd file knows.
 pub const PLAIN_UID: u32 = 47_114;
 
+/// Home of the callers; it is on no host.
+pub const HOME: &str = "/home/tester";
+
 /// Programs of the small root, all of them busybox.
-const APPLETS: [&str; 33] = [
-    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "head", "hostname", "id", "kill", "ln", "ls", "mkdir",
-    "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "sleep", "stat", "stty", "sync", "test",
-    "touch", "true", "tty", "usleep",
+const APPLETS: [&str; 37] = [
+    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "cut", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkdir",
+    "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "setsid", "sleep", "stat", "stty", "sync", "test",
+    "touch", "true", "tty", "usleep", "printenv",
 ];
 
 /// Who runs an image.
@@ -109,7 +112,7 @@ impl World {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let world = Self { who, folder };
         world.make_root();
-        for own in ["data", "global", "home", "cwd"] {
+        for own in ["data", "global", "own", "cwd"] {
             let path = world.path(own);
             fs::create_dir_all(&path).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
@@ -153,7 +156,11 @@ impl World {
     /// The image with arguments, as the world's user.
     pub fn command<T: AsRef<OsStr>>(&self, arguments: &[T]) -> Command {
         let mut command = match self.who {
-            Who::Myself => Command::new(&IMAGE.1),
+            Who::Myself => {
+                let mut command = Command::new("env");
+                command.arg(OPEN_SIGNALS).arg(&IMAGE.1);
+                command
+            }
             Who::Plain => {
                 let mut command = Command::new("unshare");
                 let id = PLAIN_UID.to_string();
@@ -161,6 +168,7 @@ impl World {
                     .args(["-m", "sh", "-c", PRIVATE_FUSE, "sh"])
                     .arg(self.path("fuse"))
                     .args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"])
+                    .args(["env", OPEN_SIGNALS])
                     .arg(&IMAGE.1);
                 command
             }
@@ -169,7 +177,7 @@ impl World {
             .args(arguments)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap())
-            .env("HOME", self.path("home"))
+            .env("HOME", HOME)
             .env("FIM_DIR_DATA", self.path("data"))
             .env("FIM_DIR_GLOBAL", self.path("global"))
             .current_dir(self.path("cwd"))
@@ -260,6 +268,9 @@ impl World {
         });
     }
 }
+
+/// A shell cannot trap what was ignored when it started, and whoever runs the tests may ignore what he likes.
+const OPEN_SIGNALS: &str = "--default-signal";
 
 /// Binds a `/dev/fuse` for everybody in a private namespace, then becomes the rest of the arguments.
 const PRIVATE_FUSE: &str = r#"
