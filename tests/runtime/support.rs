@@ -112,6 +112,10 @@ impl World {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let world = Self { who, folder };
         world.make_root();
+        if who == Who::Plain {
+            let made = Command::new("mknod").args(["-m", "0666"]).arg(world.path("fuse")).args(["c", "10", "229"]).status();
+            assert!(made.unwrap().success());
+        }
         for own in ["data", "global", "own", "cwd"] {
             let path = world.path(own);
             fs::create_dir_all(&path).unwrap();
@@ -275,7 +279,6 @@ const OPEN_SIGNALS: &str = "--default-signal";
 /// Binds a `/dev/fuse` for everybody in a private namespace, then becomes the rest of the arguments.
 const PRIVATE_FUSE: &str = r#"
 node=$1; shift
-[ -e "$node" ] || mknod -m 0666 "$node" c 10 229 || exit 99
 mount --bind "$node" /dev/fuse || exit 99
 exec "$@"
 "#;
