@@ -34,6 +34,9 @@ pub use scripts::{SCRIPT_LIMIT, Scripts};
 pub use unshare::{Namespace, Unshare};
 pub use words::{Word, WordSet};
 
+/// The label that names the distribution an image was made from, as `ID` of its os-release file.
+pub const DISTRIBUTION_LABEL: &str = "distribution";
+
 /// Everything that is stored in an image except its archives.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {

@@ -1,6 +1,8 @@
 //! The DwarFS format: reading and writing archives.
 //!
 //! - [`format`]: bytes to structs and back; no input or output, no clock.
+//! - [`read`]: an open archive and the cache of its blocks.
+//! - [`write`]: trees become archives.
 //! - [`limits`]: how large anything may be that an archive claims.
 //! - [`Error`]: what can be wrong with an archive, with the facts.
 //!
@@ -16,5 +18,7 @@
 mod error;
 pub mod format;
 pub mod limits;
+pub mod read;
+pub mod write;
 
 pub use error::{Checksum, Error};

@@ -16,6 +16,12 @@ pub enum ImageError {
         /// What the host says.
         source: io::Error,
     },
+    /// Something that is no regular file, and may never end or never begin.
+    #[error("cannot use {}: it is not a regular file", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
     /// The file is no image: its program part.
     #[error("{} is not an image", path.display())]
     NotElf {
@@ -99,5 +105,13 @@ pub enum ImageError {
         offset: u64,
         /// What was found.
         source: Box<dwarfs::Error>,
+    },
+    /// What was copied into the image is not what was verified before.
+    #[error("the archive at offset {offset:#x} of {} changed while it was copied", path.display())]
+    Changed {
+        /// The image.
+        path: PathBuf,
+        /// Where the archive begins.
+        offset: u64,
     },
 }

@@ -26,11 +26,13 @@ pub mod reserved;
 pub mod runtime_copy;
 pub mod store;
 pub mod twin;
+mod verify;
 
 pub use edit::{ImageEdit, NewArchive, Published, append, publish};
 pub use error::ImageError;
-pub use image_file::ImageFile;
+pub use image_file::{ImageFile, open_regular};
 pub use layer_table::{ArchiveKind, LayerEntry, LayerTable, TableError};
+pub use verify::{Depth, Verified, verify_archive};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@ use crate::{
     pinned::{Data, Slice},
     sync::Arc,
     vfs::{
-        Attr, DeviceId, Errno, Error, FileKind, FsStat, Layer, LayerEntry, Name, NodeId, Result, SeekWhence, Time,
+        Attr, DeviceId, Errno, Error, FileKind, FsStat, Layer, LayerEntry, Name, NodeId, Result, SeekWhence,
+        Time,
     },
 };
 

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     sync::Arc,
     vfs::{
-        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SeekWhence,
-        SetAttr, SetTime, Spot, Upper, XattrFlags,
+        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result,
+        SeekWhence, SetAttr, SetTime, Spot, Upper, XattrFlags,
     },
 };
 
@@ -156,6 +156,7 @@ impl Overlay {
         if attr.kind == FileKind::Regular && attr.nlink == 1 {
             let ino = node.ino.get().to_le_bytes();
             upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
+            node.state.lock().has_origin = true;
         }
         let changes = SetAttr {
             perm: (attr.kind != FileKind::Symlink).then_some(attr.perm),
@@ -171,7 +172,14 @@ impl Overlay {
     }
 
     /// Copies contents in large pieces; holes stay holes.
-    fn copy_contents(&self, layer: &dyn Layer, from: NodeId, to: NodeId, size: u64, keep: Keep) -> Result<()> {
+    fn copy_contents(
+        &self,
+        layer: &dyn Layer,
+        from: NodeId,
+        to: NodeId,
+        size: u64,
+        keep: Keep,
+    ) -> Result<()> {
         let upper = self.upper()?;
         let end = match keep {
             Keep::All => size,
@@ -240,7 +248,11 @@ impl Overlay {
                     continue;
                 }
                 let spot = staged.spot()?;
-                if node.is_dir() { upper.rmdir(spot)? } else { upper.unlink(spot)? }
+                if node.is_dir() {
+                    upper.rmdir(spot)?;
+                } else {
+                    upper.unlink(spot)?;
+                }
                 let id = staged.published();
                 state.upper = Some(id);
                 return Ok(id);
@@ -256,7 +268,11 @@ impl Overlay {
             let id = staged.published();
             state.upper = Some(id);
             state.lower_names = state.lower_names.saturating_sub(1);
+            let links = state.links.clone();
             drop(state);
+            for link in &links {
+                self.index_change(&link.parent, Name::new(&link.name)?, node);
+            }
             // The entry is not new: the directory's times stay. It is no loss where that fails.
             let times = SetAttr {
                 atime: Some(SetTime::At(before.atime)),

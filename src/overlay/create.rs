@@ -12,8 +12,8 @@ use crate::{
         atomic::{AtomicU64, Ordering},
     },
     vfs::{
-        Attr, Caller, DeviceId, Entry, Errno, Error, FileKind, Ino, Name, NewKind, NewObject, NodeId, RenameMode,
-        Result, Spot, XattrFlags,
+        Attr, Caller, DeviceId, Entry, Errno, Error, FileKind, Ino, Name, NewKind, NewObject, NodeId,
+        RenameMode, Result, Spot, XattrFlags,
     },
 };
 
@@ -96,7 +96,13 @@ impl Overlay {
     }
 
     /// The object to make: who owns it is decided by the caller, and by a setgid directory.
-    fn inherit<'a>(&self, caller: Caller, dir: NodeId, kind: NewKind<'a>, perm: u16) -> Result<NewObject<'a>> {
+    fn inherit<'a>(
+        &self,
+        caller: Caller,
+        dir: NodeId,
+        kind: NewKind<'a>,
+        perm: u16,
+    ) -> Result<NewObject<'a>> {
         let dir = self.upper()?.attr(dir)?;
         let mut new = NewObject { kind, perm, uid: caller.uid, gid: caller.gid };
         if dir.perm & SET_GID != 0 {
@@ -135,7 +141,7 @@ impl Overlay {
         if let Some(made) = &node.dir {
             made.made_empty();
         }
-        self.index_insert(dir, name, attr.kind, Some(node.ino));
+        self.index_insert(dir, name, &node);
         Ok(Entry { ino: node.ino, generation: node.generation, attr: self.finish_attr(&node, attr) })
     }
 

@@ -8,9 +8,7 @@ use super::{
 use crate::{
     pinned::Data,
     sync::Arc,
-    vfs::{
-        Caller, Errno, Error, FallocateMode, FileKind, FsStat, Ino, Result, SeekWhence,
-    },
+    vfs::{Caller, Errno, Error, FallocateMode, FileKind, FsStat, Ino, Result, SeekWhence},
 };
 
 /// How much a copy between files moves at a time where the kernel cannot do it alone, in bytes.
@@ -96,7 +94,11 @@ impl Overlay {
         let in_kernel = match source.origin()? {
             Origin::Upper(source_id) => {
                 match upper.copy_range((source_id, from_offset), (target_id, to_offset), len) {
-                    Err(error) if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS) => None,
+                    Err(error)
+                        if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP | Errno::ENOSYS) =>
+                    {
+                        None
+                    }
                     other => Some(other?),
                 }
             }

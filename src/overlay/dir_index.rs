@@ -46,14 +46,18 @@ impl Default for DirIndex {
 impl DirIndex {
     /// Adds `name` at an offset of its own, or changes what the entry is.
     pub(super) fn insert(&mut self, name: &[u8], kind: FileKind, ino: Option<Ino>) {
-        match self.offsets.get(name) {
-            Some(offset) => {
-                if let Some(entry) = self.entries.get_mut(offset) {
-                    (entry.kind, entry.ino) = (kind, ino);
-                }
-            }
-            None => self.insert_at(self.last + 1, name, kind, ino),
+        if !self.change(name, kind, ino) {
+            self.insert_at(self.last + 1, name, kind, ino);
         }
+    }
+
+    /// Changes what the entry `name` is; `false` where there is none.
+    pub(super) fn change(&mut self, name: &[u8], kind: FileKind, ino: Option<Ino>) -> bool {
+        let entry = self.offsets.get(name).and_then(|offset| self.entries.get_mut(offset));
+        entry.is_some_and(|entry| {
+            (entry.kind, entry.ino) = (kind, ino);
+            true
+        })
     }
 
     /// Adds `name`, which is new, at `offset`, which is behind all others.
@@ -78,6 +82,11 @@ impl DirIndex {
         }
     }
 
+    /// Forgets what was learned about inode numbers.
+    pub(super) fn forget_inos(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.ino = None);
+    }
+
     /// Up to `count` entries behind `offset`.
     pub(super) fn behind(&self, offset: u64, count: usize) -> Vec<(u64, IndexEntry)> {
         let range = (std::ops::Bound::Excluded(offset), std::ops::Bound::Unbounded);
@@ -95,7 +104,10 @@ mod tests {
 
     fn names(index: &DirIndex, behind: u64) -> Vec<(u64, String)> {
         let entries = index.behind(behind, 10);
-        entries.into_iter().map(|(at, entry)| (at, String::from_utf8_lossy(&entry.name).into_owned())).collect()
+        entries
+            .into_iter()
+            .map(|(at, entry)| (at, String::from_utf8_lossy(&entry.name).into_owned()))
+            .collect()
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::Overlay;
 use crate::{
     pinned::Data,
     vfs::{
-        Attr, Caller, DeviceId, DirPlusSink, DirSink, Entry, FallocateMode, FileKind, FileSystem, FsStat, Ino, Lookup,
-        Name, NewKind, RenameFlags, Result, SeekWhence, SetAttr, XattrFlags,
+        Attr, Caller, DeviceId, DirPlusSink, DirSink, Entry, FallocateMode, FileKind, FileSystem, FsStat,
+        Ino, Lookup, Name, NewKind, RenameFlags, Result, SeekWhence, SetAttr, XattrFlags,
     },
 };
 
@@ -89,7 +89,14 @@ impl FileSystem for Overlay {
         self.do_read(ino, offset, len)
     }
 
-    fn write(&self, _caller: Caller, ino: Ino, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
+    fn write(
+        &self,
+        _caller: Caller,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        kill_privileges: bool,
+    ) -> Result<()> {
         self.do_write(ino, offset, data, kill_privileges)
     }
 
@@ -125,7 +132,14 @@ impl FileSystem for Overlay {
         self.do_listxattr(ino)
     }
 
-    fn setxattr(&self, _caller: Caller, ino: Ino, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+    fn setxattr(
+        &self,
+        _caller: Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Result<()> {
         self.do_setxattr(ino, name, value, flags)
     }
 

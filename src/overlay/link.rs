@@ -1,10 +1,6 @@
 //! Hard links.
 
-use super::{
-    Overlay,
-    copy_up::Keep,
-    create::Vacancy,
-};
+use super::{Overlay, copy_up::Keep, create::Vacancy};
 use crate::vfs::{Entry, Errno, Error, Ino, Name, RenameMode, Result, Spot};
 
 impl Overlay {
@@ -19,6 +15,10 @@ impl Overlay {
         if node.state.lock().links.is_empty() {
             return Err(Error::new(Errno::ENOENT, "make a hard link to a removed file"));
         }
+        // Nothing is copied for a name that cannot be made.
+        let free = dir.directory()?.lock.read();
+        self.vacancy(&dir, name)?;
+        drop(free);
         self.copy_up(&node, Keep::All)?;
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
@@ -44,7 +44,7 @@ impl Overlay {
             return Err(Error::new(Errno::ESTALE, "make a hard link"));
         }
         self.table.add_link(&node, &dir, name);
-        self.index_insert(&dir, name, node.kind, Some(node.ino));
+        self.index_insert(&dir, name, &node);
         Ok(Entry { ino: node.ino, generation: node.generation, attr: self.attr_of(&node)? })
     }
 }

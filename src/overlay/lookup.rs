@@ -121,7 +121,8 @@ impl Overlay {
                 let step = seen.map(|seen| walk.step(seen));
                 if matches!(&step, Ok(step) if step.take) {
                     lowers.push(LowerRef { layer: dir.layer, node });
-                    ino = ino.or(lower_ino(dir.layer, attr.ino));
+                    // The lowest one decides: a directory keeps its number when a layer is added on top.
+                    ino = lower_ino(dir.layer, attr.ino);
                     top.get_or_insert((attr, None));
                 } else {
                     layer.forget(node);
@@ -137,7 +138,7 @@ impl Overlay {
                 }
             }
         }
-        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(lowers), ino));
+        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(&lowers), ino));
         result.map(|()| found)
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::dir_index::DirIndex;
+use super::{dir_index::DirIndex, stack::is_private_ino};
 use crate::{
     sync::{Arc, Mutex, RwLock, atomic::AtomicU8},
     vfs::{Errno, Error, FileKind, Ino, Name, NodeId, RefCount, Result},
@@ -98,6 +98,8 @@ pub(super) struct State {
     pub(super) links: SmallVec<[Link; 1]>,
     /// Names of the lower object that show and that the upper object does not have.
     pub(super) lower_names: u32,
+    /// The copy in the upper carries the inode number of the lower object.
+    pub(super) has_origin: bool,
     /// A removed directory: nothing can be made in it.
     pub(super) removed: bool,
 }
@@ -165,6 +167,13 @@ impl Node {
         self.state.lock().origin()
     }
 
+    /// Its inode number, where the same object will get it again after it has been forgotten.
+    pub(super) fn lasting_ino(&self) -> Option<Ino> {
+        let state = self.state.lock();
+        let lasting = self.is_dir() || state.upper.is_none() || state.lowers.is_empty() || state.has_origin;
+        (lasting && !is_private_ino(self.ino)).then_some(self.ino)
+    }
+
     /// The directory that it is in; itself for the root and for what is removed.
     pub(super) fn parent(self: &Arc<Self>) -> Arc<Self> {
         self.state.lock().links.first().map_or_else(|| Arc::clone(self), |link| Arc::clone(&link.parent))
@@ -181,9 +190,7 @@ impl State {
 
     /// The position of a name among the links.
     pub(super) fn link_position(&self, parent: &Arc<Node>, name: Name<'_>) -> Option<usize> {
-        self.links
-            .iter()
-            .position(|link| Arc::ptr_eq(&link.parent, parent) && *link.name == *name.as_bytes())
+        self.links.iter().position(|link| Arc::ptr_eq(&link.parent, parent) && *link.name == *name.as_bytes())
     }
 
     /// Takes a name out; the caller gives the reference on its parent back.

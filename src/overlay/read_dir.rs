@@ -9,9 +9,7 @@ use super::{
 };
 use crate::{
     sync::Arc,
-    vfs::{
-        Attr, DirPlusSink, DirSink, Entry, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result,
-    },
+    vfs::{Attr, DirPlusSink, DirSink, Entry, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result},
 };
 
 /// Entries that are taken out of an index at a time.
@@ -91,7 +89,8 @@ impl Overlay {
         self.with_index(dir, |_| ())?;
         let mut at = offset;
         loop {
-            let batch = directory.index.lock().as_ref().map_or_else(Vec::new, |index| index.behind(at, BATCH));
+            let batch =
+                directory.index.lock().as_ref().map_or_else(Vec::new, |index| index.behind(at, BATCH));
             if batch.is_empty() {
                 return Ok(());
             }
@@ -142,21 +141,24 @@ impl Overlay {
             return Ok(Some(ino));
         }
         if let Some((object, attr)) = shown.node {
-            if let Some(ino) = self.table.ino_of(object) {
-                return Ok(Some(ino));
+            if let Some(node) = self.table.peek(object) {
+                return Ok(Some(node.ino));
             }
             if let Some(ino) = object.layer().and_then(|layer| super::stack::lower_ino(layer, attr.ino)) {
                 return Ok(Some(Ino::new(ino)));
             }
         }
         let Some(found) = self.find(dir, Name::new(shown.name)?)? else { return Ok(None) };
-        let known = found.object().and_then(|object| self.table.ino_of(object));
-        let ino = match known {
-            Some(ino) => ino,
-            // A number that does not fit is only known once there is a node; until then any but 0 will do.
-            None => self.choose_ino(dir, &found)?.unwrap_or(Ino::new(u64::MAX)),
+        let known = found.object().and_then(|object| self.table.peek(object));
+        let (ino, lasting) = match known {
+            Some(node) => (node.ino, node.lasting_ino()),
+            None => {
+                let chosen = self.choose_ino(dir, &found)?;
+                // A number that does not fit is only known once there is a node; until then any but 0 will do.
+                (chosen.unwrap_or(Ino::new(u64::MAX)), chosen)
+            }
         };
-        if let Some(index) = dir.directory()?.index.lock().as_mut() {
+        if let (Some(ino), Some(index)) = (lasting, dir.directory()?.index.lock().as_mut()) {
             index.learn(shown.next, shown.name, ino);
         }
         Ok(Some(ino))
@@ -189,11 +191,20 @@ impl Overlay {
     }
 
     /// Notes a new entry of `dir`.
-    pub(super) fn index_insert(&self, dir: &Node, name: Name<'_>, kind: FileKind, ino: Option<Ino>) {
+    pub(super) fn index_insert(&self, dir: &Node, name: Name<'_>, node: &Node) {
         if let Some(dir) = &dir.dir
             && let Some(index) = dir.index.lock().as_mut()
         {
-            index.insert(name.as_bytes(), kind, ino);
+            index.insert(name.as_bytes(), node.kind, node.lasting_ino());
+        }
+    }
+
+    /// Notes that an entry of `dir`, if it is still there, has become what `node` is now.
+    pub(super) fn index_change(&self, dir: &Node, name: Name<'_>, node: &Node) {
+        if let Some(dir) = &dir.dir
+            && let Some(index) = dir.index.lock().as_mut()
+        {
+            index.change(name.as_bytes(), node.kind, node.lasting_ino());
         }
     }
 

@@ -11,8 +11,7 @@ use super::{
 use crate::{
     sync::Arc,
     vfs::{
-        Errno, Error, Ino, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, Spot,
-        XattrFlags,
+        Errno, Error, Ino, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, Spot, XattrFlags,
     },
 };
 
@@ -81,8 +80,12 @@ impl Overlay {
         let link = {
             let mut state = node.state.lock();
             match (state.upper, needs_whiteout) {
-                (Some(id), true) => self.exchange_with_whiteout(Spot { dir: dir_id, name, node: Some(id) }, id)?,
-                (Some(id), false) => self.remove_upper_directory(Spot { dir: dir_id, name, node: Some(id) }, id)?,
+                (Some(id), true) => {
+                    self.exchange_with_whiteout(Spot { dir: dir_id, name, node: Some(id) }, id)?;
+                }
+                (Some(id), false) => {
+                    self.remove_upper_directory(Spot { dir: dir_id, name, node: Some(id) }, id)?;
+                }
                 (None, _) => self.upper()?.whiteout(dir_id, name)?,
             }
             state.removed = true;

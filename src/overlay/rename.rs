@@ -1,7 +1,8 @@
 //! Renaming.
 //!
-//! First everything is brought into the upper that takes part, without locks; then, alone among all changes of entries,
-//! one step on disk does the rest: a plain rename, one that leaves a whiteout, or an exchange with a whiteout.
+//! Alone among all changes of entries everything is checked, and one step on disk does the rest: a plain rename, one that
+//! leaves a whiteout, or an exchange with a whiteout. A file that has to be copied up for that is copied up with no lock
+//! held, and the rename starts over.
 
 use super::{
     Overlay,
@@ -52,17 +53,19 @@ impl Overlay {
         let _topology = self.topology.read();
         let (dir, new_dir) = (self.changing_dir(parent)?, self.changing_dir(new_parent)?);
         for _ in 0..ATTEMPTS {
-            self.prepare(&dir, name)?;
-            if exchange {
-                self.prepare(&new_dir, new_name)?;
-            }
-            let _alone = self.renaming.write();
-            let done = match exchange {
-                true => self.exchange((&dir, name), (&new_dir, new_name))?,
-                false => self.rename_over((&dir, name), (&new_dir, new_name), flags)?,
+            let done = {
+                let _alone = self.renaming.write();
+                match exchange {
+                    true => self.exchange((&dir, name), (&new_dir, new_name))?,
+                    false => self.rename_over((&dir, name), (&new_dir, new_name), flags)?,
+                }
             };
             if done {
                 return Ok(());
+            }
+            self.prepare(&dir, name)?;
+            if exchange {
+                self.prepare(&new_dir, new_name)?;
             }
         }
         Err(Error::new(Errno::EIO, "rename what is not copied up"))
@@ -93,13 +96,16 @@ impl Overlay {
         if replaced.is_some() && flags == RenameFlags::NOREPLACE {
             return Err(Error::new(Errno::EEXIST, "rename"));
         }
-        if replaced.as_ref().is_some_and(|replaced| Arc::ptr_eq(&replaced.node, &source.node)) {
-            return Ok(true);
+        check_no_loop(&source.node, new_dir, Errno::EINVAL)?;
+        if let Some(replaced) = &replaced {
+            // A directory with the source in it is not empty; and its entries are locked already.
+            check_no_loop(&replaced.node, dir, Errno::ENOTEMPTY)?;
+            if Arc::ptr_eq(&replaced.node, &source.node) {
+                return Ok(true);
+            }
         }
         self.check_not_removed(new_dir)?;
         check_kinds(&source.node, replaced.as_ref().map(|target| &target.node))?;
-        check_no_loop(&source.node, new_dir)?;
-        let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let _replaced_entries = match &replaced {
             Some(target) if target.node.is_dir() => {
                 let guard = target.node.directory()?.lock.write();
@@ -110,6 +116,7 @@ impl Overlay {
             }
             _ => None,
         };
+        let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&source.node, source_id, &from)?;
@@ -139,7 +146,7 @@ impl Overlay {
         }
         self.relink(&source.node, (dir, name), (new_dir, new_name));
         self.index_remove(dir, name);
-        self.index_insert(new_dir, new_name, source.node.kind, Some(source.node.ino));
+        self.index_insert(new_dir, new_name, &source.node);
         Ok(true)
     }
 
@@ -179,11 +186,11 @@ impl Overlay {
         let missing = Error::new(Errno::ENOENT, "exchange");
         let Some(one) = self.target(dir, name)? else { return Err(missing) };
         let Some(other) = self.target(new_dir, new_name)? else { return Err(missing) };
+        check_no_loop(&one.node, new_dir, Errno::EINVAL)?;
+        check_no_loop(&other.node, dir, Errno::EINVAL)?;
         if Arc::ptr_eq(&one.node, &other.node) {
             return Ok(true);
         }
-        check_no_loop(&one.node, new_dir)?;
-        check_no_loop(&other.node, dir)?;
         let (Some(one_id), Some(other_id)) = (self.movable(&one)?, self.movable(&other)?) else {
             return Ok(false);
         };
@@ -201,8 +208,8 @@ impl Overlay {
         upper.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
         self.relink(&one.node, (dir, name), (new_dir, new_name));
         self.relink(&other.node, (new_dir, new_name), (dir, name));
-        self.index_insert(dir, name, other.node.kind, Some(other.node.ino));
-        self.index_insert(new_dir, new_name, one.node.kind, Some(one.node.ino));
+        self.index_insert(dir, name, &other.node);
+        self.index_insert(new_dir, new_name, &one.node);
         Ok(true)
     }
 
@@ -280,12 +287,12 @@ fn check_kinds(source: &Node, replaced: Option<&Arc<Node>>) -> Result<()> {
     }
 }
 
-/// `EINVAL` where `source` would end up inside itself.
-fn check_no_loop(source: &Arc<Node>, new_dir: &Arc<Node>) -> Result<()> {
+/// `errno` where `new_dir` is `source` or inside it.
+fn check_no_loop(source: &Arc<Node>, new_dir: &Arc<Node>, errno: Errno) -> Result<()> {
     let mut dir = Arc::clone(new_dir);
     loop {
         if Arc::ptr_eq(&dir, source) {
-            return Err(Error::new(Errno::EINVAL, "rename a directory into itself"));
+            return Err(Error::new(errno, "rename a directory into itself"));
         }
         let parent = dir.parent();
         if Arc::ptr_eq(&parent, &dir) {

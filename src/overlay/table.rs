@@ -38,18 +38,19 @@ impl Table {
         self.by_ino.values()
     }
 
-    /// The inode number of `object`, where it is known.
-    pub(super) fn ino_of(&self, object: Object) -> Option<Ino> {
-        self.by_object.with(&object, |map| map.get(&object).map(|node| node.ino))
+    /// The node of `object`, without a reference.
+    pub(super) fn peek(&self, object: Object) -> Option<Arc<Node>> {
+        self.by_object.with(&object, |map| map.get(&object).cloned())
     }
 
     pub(super) fn insert_root(&self, found: Found<'_>) -> Arc<Node> {
         let (upper, lowers) = found.take();
-        let root = Arc::new(Node::new(Ino::ROOT, 0, FileKind::Directory, State {
-            upper,
-            lowers,
-            ..State::default()
-        }));
+        let root = Arc::new(Node::new(
+            Ino::ROOT,
+            0,
+            FileKind::Directory,
+            State { upper, lowers, ..State::default() },
+        ));
         self.by_ino.with(&root.ino, |map| map.insert(root.ino, Arc::clone(&root)));
         for object in objects(&root) {
             self.register(object, &root);
@@ -84,9 +85,9 @@ impl Table {
         let mut state = Some(state);
         let mut wanted = wanted;
         loop {
-            let ino = wanted.take().unwrap_or_else(|| {
-                Ino::new(private_ino(self.private_inos.fetch_add(1, Ordering::Relaxed)))
-            });
+            let ino = wanted
+                .take()
+                .unwrap_or_else(|| private_ino(self.private_inos.fetch_add(1, Ordering::Relaxed)));
             let made = self.by_ino.with(&ino, |map| {
                 if map.get(&ino).is_some_and(|node| !node.refs.is_dead()) {
                     return None;

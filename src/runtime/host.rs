@@ -97,8 +97,20 @@ pub struct Host {
 const HIDDEN: [&str; 8] = ["/proc", "/sys", "/dev", "/run", "/var/run", "/tmp", "/home", "/root"];
 
 /// Homes that some system accounts name, and that are no homes.
-const NO_HOMES: [&str; 12] =
-    ["/", "/bin", "/sbin", "/usr", "/usr/bin", "/usr/sbin", "/lib", "/etc", "/var", "/opt", "/srv", "/nonexistent"];
+const NO_HOMES: [&str; 12] = [
+    "/",
+    "/bin",
+    "/sbin",
+    "/usr",
+    "/usr/bin",
+    "/usr/sbin",
+    "/lib",
+    "/etc",
+    "/var",
+    "/opt",
+    "/srv",
+    "/nonexistent",
+];
 
 impl Host {
     /// Reads it.
@@ -173,7 +185,10 @@ impl Choices {
     /// [`HostError::Value`] for the first value that means nothing.
     pub fn of(environment: &BTreeMap<OsString, OsString>) -> Result<Self, HostError> {
         let of = |name: &'static str| {
-            environment.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(|value| Variable { name, value })
+            environment
+                .get(OsStr::new(name))
+                .filter(|value| !value.is_empty())
+                .map(|value| Variable { name, value })
         };
         // Inside a sandbox these two are set by the one around us, for its programs and not for us.
         let inherited = of("FIM_DIR_LAYERS").map(|layers| Path::new(layers.value).to_owned());
@@ -186,7 +201,9 @@ impl Choices {
             root: of("FIM_ROOT").map_or(Ok(false), Variable::switch)?,
             casefold: of("FIM_CASEFOLD").map(Variable::casefold).transpose()?,
             overlay: of("FIM_OVERLAY").map(Variable::overlay).transpose()?,
-            layers: of("FIM_LAYERS").map(|layers| std::env::split_paths(layers.value).collect()).unwrap_or_default(),
+            layers: of("FIM_LAYERS")
+                .map(|layers| std::env::split_paths(layers.value).collect())
+                .unwrap_or_default(),
             data: of("FIM_DIR_DATA").map(Variable::path).transpose()?.filter(|path| !is_inherited(path)),
             global: of("FIM_DIR_GLOBAL").map(Variable::path).transpose()?.filter(|path| !is_around(path)),
             compression_level: of("FIM_COMPRESSION_LEVEL").map(Variable::compression).transpose()?,

@@ -217,12 +217,7 @@ pub fn set_perm(fd: BorrowedFd<'_>, perm: u16) -> Result<(), Errno> {
 /// # Errors
 ///
 /// What fchownat(2) said; `EINVAL` for the id that means "no change".
-pub fn set_owner(
-    dir: BorrowedFd<'_>,
-    name: &[u8],
-    uid: Option<u32>,
-    gid: Option<u32>,
-) -> Result<(), Errno> {
+pub fn set_owner(dir: BorrowedFd<'_>, name: &[u8], uid: Option<u32>, gid: Option<u32>) -> Result<(), Errno> {
     if uid == Some(u32::MAX) || gid == Some(u32::MAX) {
         return Err(Errno::EINVAL);
     }

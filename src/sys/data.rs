@@ -96,7 +96,8 @@ pub fn copy_range(
     len: usize,
 ) -> Result<usize, Errno> {
     let (mut from_offset, mut to_offset) = (from.1, to.1);
-    rustix::fs::copy_file_range(from.0, Some(&mut from_offset), to.0, Some(&mut to_offset), len).map_err(errno)
+    rustix::fs::copy_file_range(from.0, Some(&mut from_offset), to.0, Some(&mut to_offset), len)
+        .map_err(errno)
 }
 
 /// Brings contents and, unless `data_only`, attributes to stable storage.

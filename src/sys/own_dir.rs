@@ -7,7 +7,10 @@ use std::{
     ffi::OsStr,
     fs::File,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -160,13 +163,10 @@ impl OwnDir {
         Ok(fs::renameat(&self.fd, &*draft, &self.fd, name)?)
     }
 
-    /// Renames an entry of this directory.
-    ///
-    /// # Errors
-    ///
-    /// What the host says.
-    pub fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
-        Ok(fs::renameat(&self.fd, from, &self.fd, to)?)
+    /// Whether there is a symbolic link that leads to `target`.
+    #[must_use]
+    pub fn has_link(&self, name: &OsStr, target: &OsStr) -> bool {
+        fs::readlinkat(&self.fd, name, Vec::new()).is_ok_and(|found| found.as_bytes() == target.as_bytes())
     }
 
     fn at(parent: BorrowedFd<'_>, name: &OsStr, path: PathBuf, mode: u32) -> Result<Self, OwnDirError> {

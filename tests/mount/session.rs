@@ -23,7 +23,7 @@ use fim::{
 
 use crate::{
     memory::Memory,
-    support::{Served, can_mount},
+    support::{Served, can_mount, eventually},
 };
 
 fn count(counter: &AtomicU64) -> u64 {
@@ -60,7 +60,7 @@ fn files_come_and_go() {
     fs::remove_dir(served.join("d")).unwrap();
     fs::remove_file(served.join("s")).unwrap();
     assert_eq!(fs::read_dir(&served.path).unwrap().count(), 0);
-    assert_eq!(memory.len(), 1, "the kernel has forgotten what was deleted");
+    eventually("the kernel forgets what was deleted", || memory.len() == 1);
     served.stop();
 }
 

@@ -251,6 +251,10 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // A test that failed half-way leaves a server; without its mount it ends.
         let _ = unmount(&self.path("mount"), Unmount::Abort);
+        if self.user != User::Root {
+            // The next machine of this thread could not be given its own device over a deleted one.
+            unmount(Path::new(fuse_dev::PATH), Unmount::Lazy).unwrap();
+        }
     }
 }
 

@@ -275,7 +275,10 @@ mod tests {
         let upper = UpperPlan { root: "/usr/.bin.data/root".into(), work: "/usr/.bin.data/work".into() };
         assert_eq!(plan.stack.upper, Some(upper));
         let plan = planned(&["--ro", "--upper", "/var/lib", "/usr", "/tmp"], 0).expect("a plan");
-        assert_eq!(plan.stack, StackPlan { layers: vec![path("/usr"), path("/var/lib")], ..StackPlan::default() });
+        assert_eq!(
+            plan.stack,
+            StackPlan { layers: vec![path("/usr"), path("/var/lib")], ..StackPlan::default() }
+        );
     }
 
     #[test]

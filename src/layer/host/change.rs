@@ -15,7 +15,8 @@ use crate::{
         data,
     },
     vfs::{
-        Attr, DeviceId, Errno, FileKind, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, SetTime, Spot,
+        Attr, DeviceId, Errno, FileKind, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr,
+        SetTime, Spot,
     },
 };
 

@@ -40,7 +40,8 @@ impl HostTree {
         };
         let skip = usize::try_from(after).unwrap_or(usize::MAX);
         for (index, (name, kind)) in listing.entries.iter().enumerate().skip(skip) {
-            let entry = LayerEntry { name: Name::new(name)?, kind: *kind, next: index as u64 + 1, node: None };
+            let entry =
+                LayerEntry { name: Name::new(name)?, kind: *kind, next: index as u64 + 1, node: None };
             if visit(entry).is_break() {
                 *node.listing.lock() = Some(Arc::clone(&listing));
                 return Ok(());

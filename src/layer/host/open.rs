@@ -91,7 +91,9 @@ impl HostTree {
             };
             let now = node.place.lock().clone();
             match result {
-                Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP | Errno::ENOTDIR) if !now.is_same(&place) => {
+                Err(Errno::ENOENT | Errno::ESTALE | Errno::ELOOP | Errno::ENOTDIR)
+                    if !now.is_same(&place) =>
+                {
                     place = now;
                 }
                 Err(Errno::ENOENT) => return Err(Errno::ESTALE),
@@ -112,7 +114,9 @@ impl HostTree {
             }),
         };
         match opened {
-            Err(Errno::EACCES) if matches!(wanted, OpenFor::Read | OpenFor::Write) => self.open_own(node, wanted),
+            Err(Errno::EACCES) if matches!(wanted, OpenFor::Read | OpenFor::Write) => {
+                self.open_own(node, wanted)
+            }
             other => other,
         }
     }
@@ -202,7 +206,8 @@ pub(super) fn perm_of(stat: &Statx) -> u16 {
 /// Attributes as the file-system storeys know them. Objects of another device than the root's get inode numbers of
 /// their own range, so that numbers stay apart.
 pub(super) fn attr_of(stat: &Statx, root: &Key) -> Result<Attr> {
-    let kind = FileKind::from_mode(stat.stx_mode.into()).ok_or(Error::new(Errno::EIO, "tell what an object is"))?;
+    let kind =
+        FileKind::from_mode(stat.stx_mode.into()).ok_or(Error::new(Errno::EIO, "tell what an object is"))?;
     let device = (stat.stx_dev_major, stat.stx_dev_minor);
     let foreign = if device == root.device { 0 } else { u64::from(device.0 ^ device.1.rotate_left(8)) << 32 };
     let time = |seconds, nanos| Time { seconds, nanos };

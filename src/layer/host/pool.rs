@@ -116,12 +116,17 @@ impl FdPool {
 /// Starts the thread that closes; it ends when the pool is gone.
 fn start_closer() -> SyncSender<Arc<OwnedFd>> {
     let (sender, receiver) = sync_channel(CLOSING_BACKLOG);
-    let _ = thread::Builder::new().name("fim-close".to_owned()).spawn(move || receiver.into_iter().for_each(drop));
+    let _ = thread::Builder::new()
+        .name("fim-close".to_owned())
+        .spawn(move || receiver.into_iter().for_each(drop));
     sender
 }
 
 impl fmt::Debug for FdPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FdPool").field("limit", &self.limit).field("open", &self.open()).finish_non_exhaustive()
+        f.debug_struct("FdPool")
+            .field("limit", &self.limit)
+            .field("open", &self.open())
+            .finish_non_exhaustive()
     }
 }

@@ -41,14 +41,14 @@ impl HostTree {
             by_key: Shards::default(),
             next_id: AtomicU64::new(1),
         };
-        tree.insert(root);
+        tree.insert(&root);
         Ok(tree)
     }
 
     /// Adds a directory beside the root that is part of the tree without being shown in it.
     pub(super) fn add_base(&self, fd: OwnedFd) -> Result<Arc<HostNode>> {
         let node = base_node(self.new_id(), fd)?;
-        self.insert(Arc::clone(&node));
+        self.insert(&node);
         Ok(node)
     }
 
@@ -167,9 +167,9 @@ impl HostTree {
         self.disown(node);
     }
 
-    fn insert(&self, node: Arc<HostNode>) {
-        self.by_key.with(&node.key, |map| map.insert(node.key, Arc::clone(&node)));
-        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(&node)));
+    fn insert(&self, node: &Arc<HostNode>) {
+        self.by_key.with(&node.key, |map| map.insert(node.key, Arc::clone(node)));
+        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(node)));
     }
 
     fn new_id(&self) -> NodeId {

@@ -33,8 +33,8 @@ use crate::{
         limit, xattr,
     },
     vfs::{
-        Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence, SetAttr,
-        Spot, Upper, XattrFlags,
+        Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence,
+        SetAttr, Spot, Upper, XattrFlags,
     },
 };
 
@@ -161,6 +161,15 @@ impl Upper for HostUpper {
         self.remove_name(spot, beneath::remove_directory)
     }
 
+    fn remove_tree(&self, spot: Spot<'_>) -> Result<()> {
+        let dir = self.tree.directory(&self.tree.node(spot.dir)?)?;
+        let name = spot.name.as_bytes();
+        let heap =
+            beneath::open(dir.as_fd(), name, OpenFor::Path).map_err(host("open a directory to remove"))?;
+        sweep(heap.as_fd()).map_err(host("empty a directory"))?;
+        beneath::remove_directory(dir.as_fd(), name).map_err(host("remove a directory"))
+    }
+
     fn rename(&self, from: Spot<'_>, to: Spot<'_>, mode: RenameMode) -> Result<()> {
         self.rename_name(from, to, mode)
     }
@@ -258,7 +267,7 @@ fn empty(
     for name in names {
         match beneath::remove(dir, &name) {
             Ok(()) => {}
-            Err(Errno::EISDIR) => directories.push_back(lift(staging, dir, name, serial)?),
+            Err(Errno::EISDIR) => directories.push_back(lift(staging, dir, &name, serial)?),
             Err(errno) => return Err(errno),
         }
     }
@@ -269,17 +278,17 @@ fn empty(
 fn lift(
     staging: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
-    name: Vec<u8>,
+    name: &[u8],
     serial: &mut u64,
 ) -> Result<Vec<u8>, Errno> {
     // Moving a directory to another parent rewrites its `..`, which needs write permission on it.
-    if let Ok(fd) = beneath::open(dir, &name, OpenFor::Path) {
+    if let Ok(fd) = beneath::open(dir, name, OpenFor::Path) {
         let _ = beneath::set_perm(fd.as_fd(), 0o700);
     }
     loop {
         *serial += 1;
         let lifted = format!("#s{serial:x}").into_bytes();
-        match beneath::rename((dir, &name), (staging, &lifted), beneath::RenameFlags::NOREPLACE) {
+        match beneath::rename((dir, name), (staging, &lifted), beneath::RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(lifted),
             Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),

@@ -79,13 +79,18 @@ fn nobody_listens(error: &io::Error) -> bool {
 fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError> {
     match channel.send(&ToServer::Hello(pid).encode(), &[]) {
         Ok(()) => {}
-        Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::EPIPE as i32) => return Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::EPIPE as i32) => {
+            return Ok(None);
+        }
         Err(source) => return Err(ServerError::Step { step: "speak with the file server", source }),
     }
     let frame = channel.receive_waiting().map_err(ServerError::step("hear the file server"))?;
     let Some(frame) = frame else { return Ok(None) };
     match FromServer::decode(frame)? {
         FromServer::Refused(why) => Err(ServerError::Refused { why }),
+        FromServer::Frozen | FromServer::Rebased => {
+            Err(ServerError::Refused { why: "the file server gave an answer to another question".to_owned() })
+        }
         FromServer::Welcome(Welcome { id, mount, server, namespaces }) => {
             Ok(Some(Lease { channel, server, namespaces, mount, id }))
         }

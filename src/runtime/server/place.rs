@@ -99,7 +99,7 @@ impl Place {
 
 /// The directory of a server, locked. The lock goes with this.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub struct Locked {
     servers: DirFd,
     directory: DirFd,
     name: String,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Place,
-    message::{FromServer, ToServer},
+    Place, commission,
+    message::{FromServer, LIMIT, ToServer},
     place::Locked,
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
         remove_home,
     },
     runtime::stack::{self, MountStack},
+    sync::{Arc, thread},
     sys::{
         fork, fuse_dev,
         join::{Namespaces, Privilege},
@@ -83,9 +84,15 @@ pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_
 }
 
 /// Everything up to the first answer; the error is the sentence for the front.
-fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>) -> Result<Server<'a>, String> {
+fn start<'a>(
+    place: &'a Place,
+    locked: &Locked,
+    first: &Channel,
+    duty: &Duty<'a>,
+) -> Result<Server<'a>, String> {
     let [servers, directory] = locked.fds();
-    process::close_others(&[first.as_fd(), servers, directory]).map_err(say("close the front's descriptors"))?;
+    process::close_others(&[first.as_fd(), servers, directory])
+        .map_err(say("close the front's descriptors"))?;
     let null = process::null().map_err(say("open /dev/null"))?;
     process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()]).map_err(say("leave the terminal"))?;
     process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
@@ -98,7 +105,8 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     namespace::enter_private().map_err(|error| one_line(&error))?;
     let stack = (duty.open)().map_err(|error| one_line(&error))?;
     let (uid, gid) = fork::own_ids();
-    let device = fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
+    let device =
+        fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
     let target = place.mount();
     let access = if stack.overlay.is_read_only() { Access::ReadOnly } else { Access::ReadWrite };
     let fuse_mount = FuseMount {
@@ -111,11 +119,14 @@ fn start<'a>(place: &'a Place, locked: &Locked, first: &Channel, duty: &Duty<'a>
     };
     mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
         .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
-    let session = fuse::serve(stack.overlay, device, duty.session, stack.notices).map_err(|error| one_line(&error))?;
+    let session =
+        fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
+            .map_err(|error| one_line(&error))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
         dirs: duty.dirs,
+        stack: Arc::new(stack),
         listener: locked.listen().map_err(say("listen for further instances"))?,
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
         pidfd: Pidfd::own().map_err(say("open the own process"))?,
@@ -146,7 +157,7 @@ fn cure(error: &io::Error) -> &'static str {
     }
 }
 
-fn one_line(error: &dyn std::error::Error) -> String {
+pub(super) fn one_line(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -172,6 +183,7 @@ struct FrontProcess {
 struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
+    stack: Arc<MountStack>,
     listener: Listener,
     namespaces: Namespaces,
     pidfd: Pidfd,
@@ -251,7 +263,7 @@ impl Server<'_> {
                 Ok(Received::Pending) => return true,
                 Ok(Received::Closed) => return false,
                 Ok(Received::Frame(frame)) => {
-                    if let Err(error) = self.welcome(client, &frame.payload) {
+                    if let Err(error) = self.answer(client, &frame.payload) {
                         tracing::warn!(%error, "a front is refused");
                         let _ = client.channel.send(&FromServer::encode_refusal(&error.to_string()), &[]);
                         return false;
@@ -265,8 +277,28 @@ impl Server<'_> {
         }
     }
 
-    fn welcome(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
-        let ToServer::Hello(pid) = ToServer::decode(payload).map_err(io::Error::other)?;
+    fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
+        match ToServer::decode(payload).map_err(io::Error::other)? {
+            ToServer::Hello(pid) => self.welcome(client, pid),
+            ToServer::Freeze if client.front.is_none() => self.commission(client),
+            _ => Err(io::Error::other("cannot understand a message out of turn")),
+        }
+    }
+
+    /// Hands the conversation with a committer to a thread. The server lives at least until its end: what remains in
+    /// the list of clients closes with the thread.
+    fn commission(&self, client: &mut Client) -> io::Result<()> {
+        let (watched, held) = Channel::pair(LIMIT)?;
+        let mut channel = std::mem::replace(&mut client.channel, watched);
+        let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
+        thread::Builder::new().name("fim-commit".to_owned()).spawn(move || {
+            commission::attend(&mut channel, &stack, &mount);
+            drop(held);
+        })?;
+        Ok(())
+    }
+
+    fn welcome(&mut self, client: &mut Client, pid: i32) -> io::Result<()> {
         if client.front.is_some() {
             return Err(io::Error::other("cannot register an instance twice"));
         }
