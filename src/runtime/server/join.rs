@@ -68,7 +68,7 @@ pub fn join_or_start(place: &Place, pid: i32, duty: Duty<'_>) -> Result<Lease, S
             Err(source) => return Err(ServerError::Place { path: place.path(), source }),
         }
     }
-    Err(ServerError::Died { logs: place.logs() })
+    Err(ServerError::Died)
 }
 
 fn nobody_listens(error: &io::Error) -> bool {
@@ -113,7 +113,7 @@ fn start(place: &Place, locked: Locked, pid: i32, duty: Duty<'_>) -> Result<Leas
         // Nothing is to be left of a server that never was.
         locked.remove().map_err(|source| ServerError::Place { path: place.path(), source })?;
     }
-    lease?.ok_or_else(|| ServerError::Died { logs: place.logs() })
+    lease?.ok_or(ServerError::Died)
 }
 
 /// Becomes nobody's child in a session of its own, and serves.

@@ -1,8 +1,10 @@
 //! The life of the server.
 
 use std::{
+    any::Any,
     io,
     os::fd::{AsFd as _, BorrowedFd},
+    panic::{self, AssertUnwindSafe},
     time::{Duration, Instant},
 };
 
@@ -57,7 +59,10 @@ pub struct Duty<'a> {
 
 /// Serves until the last lease has closed. Never returns: it runs in a process of its own.
 pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
-    let status = match start(place, &locked, &first, &duty) {
+    // A panic is told to the front like any other failure, and must not run on in its copy of the front's stack.
+    let started = panic::catch_unwind(AssertUnwindSafe(|| start(place, &locked, &first, &duty)))
+        .unwrap_or_else(|panic| Err(format!("cannot open the stack: internal error: {}", words_of(&*panic))));
+    let status = match started {
         Ok(mut server) => {
             // From here on whoever wants to join finds the socket, but waits until the front lets go of the lock.
             drop(locked);
@@ -93,7 +98,7 @@ fn start<'a>(
     process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
     process::raise_file_limit().map_err(say("raise the limit of open files"))?;
     logs::write_to(&place.logs(), Files::Parts);
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
+    panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
     // Before the first thread: all of them inherit the mask.
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
@@ -132,6 +137,12 @@ fn start<'a>(
         uid,
         locked: None,
     })
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default().replace('\n', " ")
 }
 
 fn say(what: &'static str) -> impl FnOnce(io::Error) -> String {
