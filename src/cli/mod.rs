@@ -1,9 +1,109 @@
 //! The command line: the only place that prints and exits.
 
-use std::process::ExitCode;
+pub mod cmd;
+mod exit;
+mod progress;
+mod resolve;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
+
+use crate::{image::runtime_copy, sandbox::guest};
+use progress::Terminal;
+
+pub use exit::{ENGINE_ERROR, Failure, INPUTS_SKIPPED, Outcome};
+
+/// Packs a Linux root into one executable file, and serves stacks of archives and directories.
+#[derive(Parser, Debug)]
+#[command(name = "fim", version, disable_help_subcommand = true)]
+struct Tool {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Create(cmd::create::CreateArgs),
+    Archive(cmd::archive::ArchiveArgs),
+    Layer(cmd::layer::LayerArgs),
+    Exec(cmd::exec::ExecArgs),
+    Root(cmd::root::RootArgs),
+    Run(cmd::run::RunArgs),
+    Mount(cmd::mount::MountArgs),
+    Umount(cmd::umount::UmountArgs),
+    Boot(cmd::boot::BootArgs),
+    Env(cmd::env::EnvArgs),
+    Perms(cmd::perms::PermsArgs),
+    Unshare(cmd::unshare::UnshareArgs),
+    Bind(cmd::bind::BindArgs),
+    Version(cmd::version::VersionArgs),
+    Help(cmd::help::HelpArgs),
+}
 
 /// Runs the program.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "the one line that says what failed")]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let outcome = role().unwrap_or_else(tool);
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("fim: {failure}");
+        ExitCode::from(ENGINE_ERROR)
+    })
+}
+
+/// Plays the role that the program's own name asks for, if it is one.
+fn role() -> Option<Outcome> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let name = Path::new(arguments.first()?).file_name()?;
+    (name == "fim_init").then(|| guest::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
+}
+
+fn tool() -> Outcome {
+    let global = std::env::var_os("FIM_DIR_GLOBAL").map(PathBuf::from);
+    let started = runtime_copy::start(std::env::args_os().collect(), global.as_deref())?;
+    let mut arguments = resolve::tool_arguments(&started.arguments, started.image.as_deref());
+    let tool = Tool::command();
+    resolve::lower_sub_words(&tool, &mut arguments);
+    let verb = match tool.clone().try_get_matches_from(&arguments) {
+        Ok(matches) => Tool::from_arg_matches(&matches)?.verb,
+        Err(error) if error.use_stderr() => return Err(misuse(&error)),
+        Err(help) => {
+            help.print()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    match verb {
+        Verb::Create(args) => cmd::create::run(&args, &Terminal::new()),
+        Verb::Archive(args) => cmd::archive::run(&args, &Terminal::new()),
+        Verb::Layer(args) => cmd::layer::run(&args, &Terminal::new()),
+        Verb::Exec(args) => cmd::exec::run(args),
+        Verb::Root(args) => cmd::root::run(args),
+        Verb::Run(args) => cmd::run::run(args),
+        Verb::Mount(args) => cmd::mount::run(args),
+        Verb::Umount(args) => cmd::umount::run(&args),
+        Verb::Boot(args) => cmd::boot::run(&args),
+        Verb::Env(args) => cmd::env::run(&args),
+        Verb::Perms(args) => cmd::perms::run(&args),
+        Verb::Unshare(args) => cmd::unshare::run(&args),
+        Verb::Bind(args) => cmd::bind::run(&args),
+        Verb::Version(args) => cmd::version::run(&args),
+        Verb::Help(args) => cmd::help::run(&args, &tool),
+    }
+}
+
+/// A command line that cannot be read, said in one line.
+fn misuse(error: &clap::Error) -> Failure {
+    let failure = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        Failure::new("a word is missing from the command line")
+    } else {
+        let text = error.render().to_string();
+        let said: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+        Failure::new(said.join(" ").trim_start_matches("error: "))
+    };
+    failure.cure("fim help explains the verbs")
 }

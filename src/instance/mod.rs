@@ -1,1 +1,19 @@
 //! Running containers: ids, directories, state.
+//!
+//! - [`dirs`]: which directories there are, and whose they must be.
+//! - [`Instance`]: the directory of one running container; it goes with its holder.
+//! - [`ServerKey`]: which runs share a server.
+//! - [`accounts`]: passwd and group files, read and written without the C library's name service.
+//! - [`logs`]: bounded log files.
+//! - [`wire`]: bounded messages between our processes.
+
+pub mod accounts;
+pub mod bashrc;
+pub mod dirs;
+mod home;
+mod id;
+pub mod logs;
+pub mod wire;
+
+pub use home::{Instance, remove_home, sweep};
+pub use id::{InstanceId, ServerKey};

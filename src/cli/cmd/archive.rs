@@ -1,0 +1,58 @@
+//! `fim archive`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+
+use super::making;
+use crate::{
+    cli::{Failure, Outcome},
+    runtime::{create::Report, layer},
+};
+
+/// Makes archives.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: fim archive create rootfs rootfs.dwarfs")]
+pub struct ArchiveArgs {
+    /// What to do.
+    #[command(subcommand)]
+    action: ArchiveAction,
+}
+
+/// What to do.
+#[derive(Subcommand, Debug)]
+pub enum ArchiveAction {
+    /// Archives a directory.
+    Create(MakeArgs),
+}
+
+/// A directory that becomes an archive.
+#[derive(Args, Debug)]
+pub struct MakeArgs {
+    /// The directory.
+    directory: PathBuf,
+    /// The archive.
+    file: PathBuf,
+    /// Prints the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Carries the command out.
+///
+/// # Errors
+///
+/// The directory cannot be read, or the file not be written; nothing is there under its name then.
+pub fn run(args: &ArchiveArgs, report: &dyn Report) -> Outcome {
+    match &args.action {
+        ArchiveAction::Create(make) => create(make, report)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Archives a directory and says what was made.
+pub(super) fn create(args: &MakeArgs, report: &dyn Report) -> Result<(), Failure> {
+    let (options, _) = making::options()?;
+    let made = layer::create(&args.directory, &args.file, &options, report)?;
+    making::tell(&args.file, made.summary.bytes_out, &made.summary, made.time, args.json)
+}

@@ -1,0 +1,57 @@
+//! `fim exec IMAGE PROG [ARG…]`: a program over the merged root, as the calling user.
+
+use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+
+use crate::{
+    cli::{Failure, Outcome},
+    runtime::{
+        host::Host,
+        plan::Command,
+        run::{self, Finished, Request},
+    },
+    sandbox::Role,
+};
+
+/// Runs a program of an image as the calling user.
+#[derive(Args, Debug)]
+pub struct ExecArgs {
+    /// The image.
+    pub image: PathBuf,
+    /// The program, by name or path, and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROG [ARG]")]
+    pub command: Vec<OsString>,
+}
+
+/// Carries it out.
+///
+/// # Errors
+///
+/// What the engine could not do; the program's own failures are exit statuses.
+pub fn run(args: ExecArgs) -> Outcome {
+    launch(args.image, Command::Given(args.command), Role::User)
+}
+
+/// Runs a command of an image: what exec, root and run have in common.
+#[expect(clippy::print_stderr, reason = "why a program could not be started")]
+pub(super) fn launch(image: PathBuf, command: Command, role: Role) -> Outcome {
+    let host = Host::read()?;
+    let request = Request { image, command, role };
+    let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
+    match run::run(&host, &request, [input.as_fd(), output.as_fd(), error.as_fd()]) {
+        Ok(Finished::Status(status)) => Ok(ExitCode::from(status)),
+        Ok(Finished::NotStarted { status, why }) => {
+            eprintln!("fim: {why}");
+            Ok(ExitCode::from(status))
+        }
+        Err(error) => {
+            let cure = error.cure();
+            let failure = Failure::from(error);
+            Err(match cure {
+                Some(cure) => failure.cure(cure),
+                None => failure,
+            })
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `fim-layer`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{archive, archive::MakeArgs, making, settings};
+use crate::{
+    cli::{Failure, Outcome},
+    dwarfs::write::Phase,
+    image::ImageFile,
+    runtime::{
+        commit::{self, Target},
+        create::Report,
+        diff::Change,
+        host::Host,
+        layer,
+        site::Site,
+    },
+};
+
+/// The layers of an image.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: fim layer app.flatimage add extras.layer --message 'fonts and themes'")]
+pub struct LayerArgs {
+    /// The image.
+    image: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    action: LayerAction,
+}
+
+/// What to do with the layers.
+#[derive(Subcommand, Debug)]
+pub enum LayerAction {
+    /// Archives a directory into a layer file.
+    Create(MakeArgs),
+    /// Verifies a layer file and appends it to the image.
+    Add {
+        /// The layer file: a DwarFS archive.
+        file: PathBuf,
+        /// A word about it.
+        #[arg(short, long, default_value = "")]
+        message: String,
+    },
+    /// Makes a layer of what has changed, also while programs run: in the image (binary), in the data directory
+    /// (layer), or in a file, which leaves the changes where they are.
+    Commit {
+        /// Where the layer goes.
+        #[arg(value_enum, ignore_case = true)]
+        target: CommitTarget,
+        /// The file, for the target `file`.
+        #[arg(required_if_eq("target", "file"))]
+        path: Option<PathBuf>,
+        /// A word about it.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        /// Prints the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints what has changed since the last commit: A (added), M (modified) or D (deleted), and the path.
+    Diff {
+        /// As a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints index:offset:size:path of each layer, lowest first.
+    List {
+        /// As a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where a committed layer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CommitTarget {
+    /// Into the image.
+    Binary,
+    /// Into the data directory, as layers/layer-NNN.layer.
+    Layer,
+    /// Into a file.
+    File,
+}
+
+/// Carries the command out.
+///
+/// # Errors
+///
+/// A layer is damaged, or the image cannot be read or changed; it is then as it was.
+pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
+    match &args.action {
+        LayerAction::Create(make) => archive::create(make, report)?,
+        LayerAction::Add { file, message } => {
+            let (_, created) = making::options()?;
+            report.step("adding the layer");
+            let mut before = 0;
+            layer::add(&args.image, file, message, created, &mut |done, total| {
+                if done < before || before == 0 {
+                    report.begin(Phase::Compress, 0, total);
+                    before = 0;
+                }
+                report.bytes_in(done.saturating_sub(before));
+                before = done;
+            })?;
+        }
+        LayerAction::Commit { target, path, message, json } => {
+            let target = match (target, path) {
+                (CommitTarget::Binary, None) => Target::Image,
+                (CommitTarget::Layer, None) => Target::Layers,
+                (CommitTarget::File, Some(path)) => Target::File(path.clone()),
+                _ => return Err(Failure::new("cannot commit: only the target file takes a path")),
+            };
+            commit_changes(&args.image, &target, message, *json, report)?;
+        }
+        LayerAction::Diff { json } => {
+            let changes = commit::diff(&Site::find(&Host::read()?, &args.image)?)?;
+            if *json {
+                let entries: Vec<_> = changes.iter().map(as_json).collect();
+                settings::json(&entries)?;
+            } else {
+                settings::lines(changes.iter().map(ToString::to_string))?;
+            }
+        }
+        LayerAction::List { json } => {
+            let layers = layer::list(&ImageFile::open(&args.image)?);
+            if *json {
+                settings::json(&layers)?;
+            } else {
+                settings::lines(layers.iter().map(|layer| {
+                    format!("{}:{}:{}:{}", layer.index, layer.offset, layer.size, layer.path.display())
+                }))?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn commit_changes(
+    image: &Path,
+    target: &Target,
+    message: &str,
+    json: bool,
+    report: &dyn Report,
+) -> Result<(), Failure> {
+    let (options, _) = making::options()?;
+    let host = Host::read()?;
+    commit::become_able(host.ids.uid)?;
+    let site = Site::find(&host, image)?;
+    match commit::commit(&site, target, message, &options, report) {
+        Ok(None) => settings::line("nothing has changed"),
+        Ok(Some(done)) => making::tell(&done.file, done.length, &done.made.summary, done.made.time, json),
+        Err(error) => {
+            let cure = error.cure();
+            let failure = Failure::from(error);
+            Err(cure.map_or(Failure::new(failure.to_string()), |cure| {
+                Failure::new(failure.to_string()).cure(cure)
+            }))
+        }
+    }
+}
+
+fn as_json(change: &Change) -> serde_json::Value {
+    serde_json::json!({ "kind": change.kind.letter().to_string(), "path": String::from_utf8_lossy(&change.path) })
+}

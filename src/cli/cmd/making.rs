@@ -1,0 +1,98 @@
+//! What the verbs that make archives have in common.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::json;
+
+use super::settings;
+use crate::{
+    cli::Failure,
+    dwarfs::write::{Summary, Timestamp, WriteOptions},
+};
+
+/// The variable that replaces the clock, so that two makings give the same bytes.
+const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
+
+/// How archives are made, and the time of making in seconds since the epoch.
+pub(super) fn options() -> Result<(WriteOptions, u64), Failure> {
+    let fixed = match std::env::var(EPOCH_VARIABLE) {
+        Ok(text) => Some(text.parse::<u32>().map_err(|_| {
+            Failure::new(format!("cannot read {EPOCH_VARIABLE}={text:?}: expected seconds since the epoch"))
+        })?),
+        Err(_) => None,
+    };
+    let created = fixed.map_or_else(
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        u64::from,
+    );
+    let latest_time = fixed.map(|seconds| Timestamp { seconds: i64::from(seconds), nanos: 0 });
+    Ok((WriteOptions { created: Some(created), latest_time, ..WriteOptions::default() }, created))
+}
+
+/// Says what was made.
+pub(super) fn tell(
+    path: &Path,
+    length: u64,
+    summary: &Summary,
+    time: Duration,
+    json: bool,
+) -> Result<(), Failure> {
+    if json {
+        return settings::json(&json!({
+            "path": path,
+            "size": length,
+            "archive": summary.bytes_out,
+            "contents": summary.bytes_in,
+            "files": summary.files,
+            "directories": summary.directories,
+            "symlinks": summary.symlinks,
+            "duplicates": summary.duplicates,
+            "seconds": time.as_secs_f64(),
+        }));
+    }
+    let share = summary.bytes_out.saturating_mul(1000).checked_div(summary.bytes_in).unwrap_or(1000);
+    let ratio = format!("{}.{} %", share / 10, share % 10);
+    settings::line(format!(
+        "{}: {} from {} ({ratio}), {} files, {:.1} s",
+        path.display(),
+        bytes(length),
+        bytes(summary.bytes_in),
+        summary.files,
+        time.as_secs_f64()
+    ))
+}
+
+/// A size for people.
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut tenths = count.saturating_mul(10);
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < units.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    let name = units.get(unit).copied().unwrap_or_default();
+    if unit == 0 { format!("{count} {name}") } else { format!("{}.{} {name}", tenths / 10, tenths % 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (count, expected) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_572_864, "1.5 MiB"),
+            (1 << 40, "1.0 TiB"),
+            (1 << 51, "2048.0 TiB"),
+        ] {
+            assert_eq!(bytes(count), expected);
+        }
+    }
+}

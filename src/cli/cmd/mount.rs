@@ -1,0 +1,305 @@
+//! `fim mount`.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    str::FromStr,
+};
+
+use clap::Args;
+
+use crate::{
+    cli::{Failure, Outcome},
+    runtime::{
+        mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
+        stack::{LayerSource, StackPlan, UpperPlan},
+    },
+    sys::{fork::own_ids, mount::Visitors},
+};
+
+/// Shows archives and directories as one merged tree.
+///
+/// Layers lie on each other in the order given: IMAGE lowest, each --layer above the one before it, the upper
+/// directory on top. Without --upper the tree is read-only.
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// An image or archive, and the directory to mount on.
+    #[arg(value_name = "[IMAGE] DIR", num_args = 1..=2, required = true)]
+    places: Vec<PathBuf>,
+    /// A further layer: an archive or a directory of the host.
+    #[arg(long = "layer", value_name = "FILE|DIR")]
+    layers: Vec<PathBuf>,
+    /// The directory that takes all changes, in the format of kernel overlayfs.
+    #[arg(long, value_name = "DIR")]
+    upper: Option<PathBuf>,
+    /// Scratch space on the file system of the upper directory [default: `.NAME.work` beside it].
+    #[arg(long, value_name = "DIR", requires = "upper")]
+    work: Option<PathBuf>,
+    /// Writable; the upper directory of an IMAGE is `.IMAGE.data/root` beside it unless --upper names another.
+    #[arg(long, conflicts_with = "ro")]
+    rw: bool,
+    /// Read-only; the upper directory is shown but not written.
+    #[arg(long)]
+    ro: bool,
+    /// Stay in the foreground until it is unmounted.
+    #[arg(short, long)]
+    foreground: bool,
+    /// Say what was mounted.
+    #[arg(long)]
+    json: bool,
+    /// `allow_other`, dev, suid, `fsname=NAME`, write-through, announce-opens, `threads=N`; several with commas.
+    #[arg(short, value_name = "OPTION", value_delimiter = ',')]
+    options: Vec<MountOption>,
+    /// Run this command in a private namespace with the mount at DIR, and end with its exit status.
+    #[arg(last = true, value_name = "CMD", conflicts_with = "foreground")]
+    command: Vec<OsString>,
+}
+
+/// A word behind `-o`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum MountOption {
+    AllowOther,
+    Devices,
+    SetId,
+    Source(OsString),
+    WriteThrough,
+    AnnounceOpens,
+    Threads(NonZeroUsize),
+}
+
+impl FromStr for MountOption {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        Ok(match word.split_once('=') {
+            None => match word {
+                "allow_other" => Self::AllowOther,
+                "dev" => Self::Devices,
+                "suid" => Self::SetId,
+                "write-through" => Self::WriteThrough,
+                "announce-opens" => Self::AnnounceOpens,
+                _ => return Err("no such option".to_owned()),
+            },
+            Some(("fsname", name)) => Self::Source(name.into()),
+            Some(("threads", count)) => Self::Threads(count.parse().map_err(|_| "not a number of threads")?),
+            Some(_) => return Err("no such option".to_owned()),
+        })
+    }
+}
+
+/// Carries the command out.
+///
+/// # Errors
+///
+/// A [`Failure`] says what could not be mounted, on what, and the cure.
+pub fn run(args: MountArgs) -> Outcome {
+    let json = args.json;
+    let plan = plan(args, own_ids().0)?;
+    match mount::run(&plan, |report| tell(report, json)) {
+        Ok(status) => Ok(ExitCode::from(status)),
+        Err(error) => match (error.command_status(), error.cure()) {
+            (Some(status), _) => {
+                complain(&Failure::from(error));
+                Ok(ExitCode::from(status))
+            }
+            (None, Some(cure)) => Err(Failure::from(error).cure(cure)),
+            (None, None) => Err(error.into()),
+        },
+    }
+}
+
+/// What the arguments mean for a user; paths are made absolute, nothing is changed.
+fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
+    let mut places = args.places;
+    let target = places.pop().ok_or_else(|| Failure::new("no directory to mount on"))?;
+    let target = existing(&target)?;
+    let image = places.pop().map(|image| existing(&image)).transpose()?;
+    let upper = upper(args.upper, args.work, image.as_deref(), args.rw)?;
+
+    let mut layers: Vec<LayerSource> = image.iter().cloned().map(LayerSource::Path).collect();
+    for layer in &args.layers {
+        layers.push(LayerSource::Path(existing(layer)?));
+    }
+    let upper = match upper {
+        Some(shown) if args.ro => {
+            layers.push(LayerSource::Path(shown.root));
+            None
+        }
+        upper => upper,
+    };
+    if layers.is_empty() && upper.is_none() {
+        return Err(Failure::new("nothing to mount").cure("give an IMAGE, --layer or --upper"));
+    }
+    let private = !args.command.is_empty();
+    let mut plan = MountPlan {
+        target,
+        source: image.map_or_else(|| OsString::from("fim"), PathBuf::into_os_string),
+        stack: StackPlan { layers, upper, ..StackPlan::default() },
+        way: if private { Way::Direct } else { Way::of_user(uid) },
+        visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
+        devices: false,
+        set_id: false,
+        session: SessionOptions::default(),
+        life: match (private, args.foreground) {
+            (true, _) => Life::Command(args.command),
+            (false, true) => Life::Foreground,
+            (false, false) => Life::Background,
+        },
+    };
+    for option in args.options {
+        apply(&mut plan, option);
+    }
+    Ok(plan)
+}
+
+fn apply(plan: &mut MountPlan, option: MountOption) {
+    match option {
+        MountOption::AllowOther => plan.visitors = Visitors::All,
+        MountOption::Devices => plan.devices = true,
+        MountOption::SetId => plan.set_id = true,
+        MountOption::Source(name) => plan.source = name,
+        MountOption::WriteThrough => plan.session.write_cache = WriteCache::Through,
+        MountOption::AnnounceOpens => plan.session.opens = Opens::Announced,
+        MountOption::Threads(threads) => plan.session.threads = threads,
+    }
+}
+
+/// The upper directory with its scratch space: as given, or that of the image where it is to be writable.
+fn upper(
+    given: Option<PathBuf>,
+    work: Option<PathBuf>,
+    image: Option<&Path>,
+    writable: bool,
+) -> Result<Option<UpperPlan>, Failure> {
+    if let Some(root) = given {
+        let root = existing(&root)?;
+        let work = match work {
+            Some(work) => absolute(&work)?,
+            None => hidden_beside(&root, "work")?,
+        };
+        return Ok(Some(UpperPlan { root, work }));
+    }
+    match (writable, image) {
+        (false, _) => Ok(None),
+        (true, Some(image)) => {
+            let data = hidden_beside(image, "data")?;
+            Ok(Some(UpperPlan { root: data.join("root"), work: data.join("work") }))
+        }
+        (true, None) => {
+            Err(Failure::new("cannot mount writable without an upper directory").cure("give --upper DIR"))
+        }
+    }
+}
+
+/// `.NAME.suffix` beside `path`.
+fn hidden_beside(path: &Path, suffix: &str) -> Result<PathBuf, Failure> {
+    let name = path.file_name().ok_or_else(|| {
+        Failure::new(format!("{} has no place beside it", path.display())).cure("give --work DIR")
+    })?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(OsStr::new("."));
+    hidden.push(suffix);
+    Ok(path.with_file_name(hidden))
+}
+
+fn existing(path: &Path) -> Result<PathBuf, Failure> {
+    fs::canonicalize(path).map_err(|error| Failure::new(format!("cannot find {}: {error}", path.display())))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::new(format!("cannot find {}: {error}", path.display())))
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+fn tell(report: &Report, json: bool) {
+    if json && let Ok(text) = serde_json::to_string(report) {
+        println!("{text}");
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the command's own status leaves no other way to say why")]
+fn complain(failure: &Failure) {
+    eprintln!("fim: {failure}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Tool {
+        #[command(flatten)]
+        mount: MountArgs,
+    }
+
+    fn planned(words: &[&str], uid: u32) -> Result<MountPlan, Failure> {
+        let words = std::iter::once("mount").chain(words.iter().copied());
+        plan(Tool::try_parse_from(words).map_err(|error| Failure::new(error.to_string()))?.mount, uid)
+    }
+
+    fn path(text: &str) -> LayerSource {
+        LayerSource::Path(text.into())
+    }
+
+    #[test]
+    fn layers_lie_in_the_order_given() {
+        let plan = planned(&["--layer", "/usr", "--layer", "/proc/..", "/etc", "/tmp"], 0).expect("a plan");
+        assert_eq!(plan.stack.layers, [path("/etc"), path("/usr"), path("/")]);
+        assert_eq!((plan.target.as_path(), plan.source.as_os_str()), (Path::new("/tmp"), OsStr::new("/etc")));
+        assert_eq!((plan.stack.upper, plan.way, plan.life), (None, Way::Direct, Life::Background));
+        assert_eq!(plan.visitors, Visitors::All);
+    }
+
+    #[test]
+    fn a_user_goes_through_the_helper_unless_the_mount_is_private() {
+        let plan = planned(&["/usr", "/tmp"], 1000).expect("a plan");
+        assert_eq!((plan.way, plan.visitors), (Way::Helper, Visitors::Owner));
+        let plan = planned(&["/usr", "/tmp", "--", "ls", "-l"], 1000).expect("a plan");
+        assert_eq!((plan.way, plan.visitors), (Way::Direct, Visitors::All));
+        assert_eq!(plan.life, Life::Command(vec!["ls".into(), "-l".into()]));
+    }
+
+    #[test]
+    fn the_upper_directory_has_its_scratch_space_beside_it() {
+        let plan = planned(&["--layer", "/usr", "--upper", "/var/lib", "/tmp"], 0).expect("a plan");
+        let upper = UpperPlan { root: "/var/lib".into(), work: "/var/.lib.work".into() };
+        assert_eq!(plan.stack.upper, Some(upper));
+        let plan = planned(&["--rw", "/usr/bin", "/tmp"], 0).expect("a plan");
+        let upper = UpperPlan { root: "/usr/.bin.data/root".into(), work: "/usr/.bin.data/work".into() };
+        assert_eq!(plan.stack.upper, Some(upper));
+        let plan = planned(&["--ro", "--upper", "/var/lib", "/usr", "/tmp"], 0).expect("a plan");
+        assert_eq!(
+            plan.stack,
+            StackPlan { layers: vec![path("/usr"), path("/var/lib")], ..StackPlan::default() }
+        );
+    }
+
+    #[test]
+    fn options_change_the_plan() {
+        let words =
+            ["-o", "dev,suid,fsname=name,write-through", "-o", "announce-opens,threads=3", "/usr", "/tmp"];
+        let plan = planned(&words, 0).expect("a plan");
+        assert!(plan.devices && plan.set_id);
+        assert_eq!(plan.source, "name");
+        assert_eq!(plan.session.write_cache, WriteCache::Through);
+        assert_eq!(plan.session.opens, Opens::Announced);
+        assert_eq!(plan.session.threads.get(), 3);
+        assert!(planned(&["-o", "nonsense", "/usr", "/tmp"], 0).is_err());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_cure() {
+        let failure = planned(&["/tmp"], 0).expect_err("nothing to mount");
+        assert_eq!(failure.to_string(), "nothing to mount (give an IMAGE, --layer or --upper)");
+        assert!(planned(&["--rw", "/tmp"], 0).is_err());
+        assert!(planned(&["--rw", "--ro", "/usr", "/tmp"], 0).is_err());
+        assert!(planned(&["/usr", "/no/such/place"], 0).is_err());
+    }
+}

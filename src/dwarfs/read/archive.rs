@@ -1,0 +1,275 @@
+//! An archive as a whole.
+
+use std::ops::ControlFlow;
+
+use super::{
+    blocks::Blocks,
+    cache::BlockCache,
+    chunks::Piece,
+    codec::Job,
+    index::{Index, Place},
+    read_at::ReadAt,
+    stat::{Kind, Stat},
+    tree::{DirEntry, Inode, Tree},
+};
+use crate::{
+    dwarfs::{
+        Error,
+        format::{history::History, schema::Schema, section::SectionKind},
+        limits,
+    },
+    pinned::Data,
+    sync::Arc,
+};
+
+/// What to look for in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// The next data.
+    Data,
+    /// The next hole; the end of the file is one.
+    Hole,
+}
+
+/// Figures of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Minor version of the format.
+    pub minor: u8,
+    /// Number of inodes.
+    pub inodes: u32,
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Longest uncompressed block in bytes.
+    pub block_size: u64,
+    /// Size of all files, hard links counted once.
+    pub total_size: u64,
+    /// The same without holes.
+    pub allocated_size: u64,
+    /// Length of the archive in the file.
+    pub stored_size: u64,
+    /// Version of the writer, as it calls itself.
+    pub writer: String,
+    /// When it was written, in seconds since the epoch.
+    pub created: Option<u64>,
+}
+
+/// An open archive. All of it can be used from any thread.
+#[derive(Debug)]
+pub struct Archive {
+    tree: Tree,
+    blocks: Blocks,
+}
+
+impl Archive {
+    /// Opens an archive: finds its sections, reads and checks its metadata. File data is not touched.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the archive, or with reading it.
+    pub fn open(source: Arc<dyn ReadAt>, place: Place, cache: &Arc<BlockCache>) -> Result<Self, Error> {
+        let index = Index::open(&*source, place)?;
+        let schema = load(&*source, &index, SectionKind::Schema, "schema", limits::MAX_SCHEMA_LEN)?;
+        let schema = Schema::decode(&schema)?;
+        let metadata = load(&*source, &index, SectionKind::Metadata, "metadata", limits::MAX_METADATA_LEN)?;
+        let tree = Tree::new(&schema, metadata)?;
+        let max_len = tree.tables().block_size;
+        Ok(Self { tree, blocks: Blocks::new(source, index, Arc::clone(cache), max_len) })
+    }
+
+    /// The root directory.
+    #[must_use]
+    pub const fn root(&self) -> Inode {
+        self.tree.root()
+    }
+
+    /// Finds `name` in a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotADirectory`], or what is wrong with the metadata.
+    pub fn lookup(&self, directory: Inode, name: &[u8]) -> Result<Option<Inode>, Error> {
+        self.tree.lookup(directory, name)
+    }
+
+    /// Finds an object by its path from the root: names with `/` between them.
+    ///
+    /// # Errors
+    ///
+    /// As [`lookup`](Self::lookup).
+    pub fn find(&self, path: &[u8]) -> Result<Option<Inode>, Error> {
+        let mut inode = self.root();
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            match self.lookup(inode, name)? {
+                Some(child) => inode = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(inode))
+    }
+
+    /// What an inode is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] where there is no such inode, or what is wrong with the metadata.
+    pub fn kind(&self, inode: Inode) -> Result<Kind, Error> {
+        self.tree.kind(inode)
+    }
+
+    /// The attributes of an inode.
+    ///
+    /// # Errors
+    ///
+    /// As [`kind`](Self::kind).
+    pub fn attr(&self, inode: Inode) -> Result<Stat, Error> {
+        self.tree.stat(inode)
+    }
+
+    /// Visits the entries of a directory, in the order of their names, from place `from` on, until `visit` breaks.
+    ///
+    /// # Errors
+    ///
+    /// As [`lookup`](Self::lookup).
+    pub fn read_dir(
+        &self,
+        directory: Inode,
+        from: u32,
+        visit: &mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.tree.read_dir(directory, from, visit)
+    }
+
+    /// The target of a symlink.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotASymlink`], or what is wrong with the metadata.
+    pub fn read_link(&self, inode: Inode) -> Result<Vec<u8>, Error> {
+        self.tree.read_link(inode)
+    }
+
+    /// Reads up to `len` bytes at `offset` of a regular file; fewer only at its end. Holes read as zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAFile`], or what is wrong with a block.
+    pub fn read(&self, inode: Inode, offset: u64, len: usize) -> Result<Data, Error> {
+        let mut data = Data::empty();
+        let end = offset.saturating_add(len as u64);
+        self.tree.pieces(inode, offset, &mut |start, piece| {
+            if start >= end {
+                return Ok(ControlFlow::Break(()));
+            }
+            let skip = offset.saturating_sub(start);
+            let take = piece.len().min(end - start).saturating_sub(skip);
+            // At most `len`, therefore within the address space.
+            let take = usize::try_from(take).unwrap_or(usize::MAX);
+            match piece {
+                Piece::Hole { .. } => data.push_zeros(take),
+                Piece::Data { block, offset, .. } if take > 0 => {
+                    data.push(self.blocks.slice(block, u64::from(offset) + skip, take)?);
+                }
+                Piece::Data { .. } => {}
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(data)
+    }
+
+    /// Finds the next data or hole at or behind `offset`; `None` behind the end, or where no data follows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAFile`], or what is wrong with the metadata.
+    pub fn seek(&self, inode: Inode, offset: u64, whence: Seek) -> Result<Option<u64>, Error> {
+        let size = self.tree.file_size(inode)?.total;
+        if offset >= size {
+            return Ok(None);
+        }
+        let mut found = None;
+        self.tree.pieces(inode, offset, &mut |start, piece| {
+            let wanted = matches!(
+                (whence, piece),
+                (Seek::Data, Piece::Data { .. }) | (Seek::Hole, Piece::Hole { .. })
+            );
+            if wanted && piece.len() > 0 {
+                found = Some(start.max(offset));
+                return Ok(ControlFlow::Break(()));
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(found.or((whence == Seek::Hole).then_some(size)))
+    }
+
+    /// Figures for people and for statfs.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let tables = self.tree.tables();
+        let writer = self.tree.data().get(tables.writer.clone()).unwrap_or_default();
+        Figures {
+            minor: self.index().minor(),
+            inodes: self.tree.inode_count(),
+            blocks: self.blocks.len(),
+            block_size: tables.block_size,
+            total_size: tables.total_fs_size,
+            allocated_size: tables.total_allocated_fs_size.unwrap_or(tables.total_fs_size),
+            stored_size: self.index().end() - self.index().offset(),
+            writer: String::from_utf8_lossy(writer).into_owned(),
+            created: tables.created,
+        }
+    }
+
+    /// Where the archive and its sections are.
+    #[must_use]
+    pub const fn index(&self) -> &Index {
+        self.blocks.index()
+    }
+
+    /// Who made the archive: all history sections, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a history section.
+    pub fn history(&self) -> Result<History, Error> {
+        let mut history = History::default();
+        let source = self.blocks.source();
+        for section in self.index().sections().iter().filter(|section| section.kind == SectionKind::History) {
+            let (codec, payload) = self.index().read(source, *section)?;
+            let job = Job { section: section.number, codec, limit: limits::MAX_HISTORY_LEN };
+            history.entries.extend(History::decode(&job.decompress(payload)?)?.entries);
+        }
+        Ok(history)
+    }
+
+    /// Checks every section against its SHA-512/256 and its XXH3. `progress` hears of bytes done and bytes in all.
+    ///
+    /// # Errors
+    ///
+    /// The first section that does not match, or what is wrong with reading it.
+    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Error> {
+        let total = self.index().end() - self.index().offset();
+        let mut done = 0;
+        for section in self.index().sections() {
+            self.index().check(self.blocks.source(), *section, true, &mut |bytes| {
+                done += bytes;
+                progress(done, total);
+            })?;
+        }
+        progress(total, total);
+        Ok(())
+    }
+}
+
+/// Reads, checks and decompresses the first section of a kind.
+fn load(
+    source: &dyn ReadAt,
+    index: &Index,
+    kind: SectionKind,
+    what: &'static str,
+    limit: u64,
+) -> Result<Vec<u8>, Error> {
+    let section = index.first(kind).ok_or(Error::MissingSection { what })?;
+    let (codec, payload) = index.read(source, section)?;
+    Job { section: section.number, codec, limit }.decompress(payload)
+}

@@ -1,0 +1,29 @@
+//! Reading archives.
+//!
+//! ```text
+//! Archive --- Tree       names, directories, attributes, chunk lists: out of the metadata, in place
+//!    |
+//!    +------- Blocks --- BlockCache   decoded blocks of all archives of the process, bounded in bytes
+//!               |
+//!             Index      where the sections are
+//!               |
+//!             ReadAt     the file; read by pread, so that a truncated one is an error and not a signal
+//! ```
+
+mod archive;
+mod blocks;
+mod cache;
+mod chunks;
+mod codec;
+mod index;
+mod links;
+mod read_at;
+mod stat;
+mod tree;
+
+pub use archive::{Archive, Figures, Seek};
+pub use cache::BlockCache;
+pub use index::{Index, Place, Section};
+pub use read_at::ReadAt;
+pub use stat::{Kind, Stat, Timestamp};
+pub use tree::{DirEntry, Inode};

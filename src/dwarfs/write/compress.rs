@@ -1,0 +1,268 @@
+//! Compresses blocks on several threads and writes them in their order, with bounded memory.
+//!
+//! ```text
+//!            full                        compressed
+//! segmenter ------> jobs --> workers ------------> results --> caller: in order --> archive
+//!     ^                                                            |
+//!     +------------------------- free buffers <--------------------+
+//! ```
+//!
+//! There are two more buffers than workers. The segmenter waits for a free one, so no more blocks than that are
+//! under way; and since the block that is to be written next is always among them, nobody waits for ever. Whoever
+//! fails closes all three queues, and everybody comes to an end.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{
+    archive_writer::{ArchiveWriter, Sealed},
+    error::WriteError,
+    options::Codec,
+};
+use crate::{
+    dwarfs::format::section::{Compression, SectionHeader, SectionKind},
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        thread,
+    },
+};
+
+/// Compresses payloads, one after the other, with one context.
+pub(super) struct Compressor {
+    codec: Option<zstd::bulk::Compressor<'static>>,
+    out: Vec<u8>,
+}
+
+impl Compressor {
+    pub(super) fn new(codec: Codec) -> Result<Self, WriteError> {
+        let codec = match codec {
+            Codec::None => None,
+            Codec::Zstd { level } => Some(
+                zstd::bulk::Compressor::new(level)
+                    .map_err(|error| WriteError::Compress { section: 0, reason: error.to_string() })?,
+            ),
+        };
+        Ok(Self { codec, out: Vec::new() })
+    }
+
+    /// Compresses a payload if that makes it smaller, and puts the header before it.
+    pub(super) fn seal<'a>(
+        &'a mut self,
+        number: u32,
+        kind: SectionKind,
+        payload: &'a [u8],
+    ) -> Result<Sealed<'a>, WriteError> {
+        let mut stored = (Compression::None, payload);
+        if let Some(codec) = &mut self.codec {
+            self.out.clear();
+            self.out.reserve(zstd::zstd_safe::compress_bound(payload.len()));
+            codec
+                .compress_to_buffer(payload, &mut self.out)
+                .map_err(|error| WriteError::Compress { section: number, reason: error.to_string() })?;
+            if self.out.len() < payload.len() {
+                stored = (Compression::Zstd, &self.out);
+            }
+        }
+        let (compression, payload) = stored;
+        Ok(Sealed { header: SectionHeader::seal(number, kind, compression, payload), payload })
+    }
+}
+
+/// Where full blocks go, and empty buffers come from.
+pub(super) trait BlockSink {
+    /// Returns a buffer of at least `len` bytes; whatever it holds is of no use. `None`: everything is coming to an
+    /// end, because somebody else failed.
+    fn buffer(&self, len: usize) -> Option<Vec<u8>>;
+
+    /// Takes block `number`, the first `len` bytes of a buffer.
+    fn block(&self, number: u32, buffer: Vec<u8>, len: usize);
+}
+
+/// Runs `produce` on a thread of its own, compresses the blocks that it makes on `threads` more, and writes them.
+pub(super) fn run<T: Send>(
+    codec: Codec,
+    threads: usize,
+    archive: &mut ArchiveWriter<'_>,
+    produce: impl FnOnce(&dyn BlockSink) -> Result<T, WriteError> + Send,
+) -> Result<T, WriteError> {
+    let pipeline = Pipeline::new(threads);
+    thread::scope(|scope| {
+        let producer = spawn(scope, "segment", || {
+            let _closing = Closing(&pipeline.jobs);
+            produce(&pipeline)
+        })?;
+        let workers: Result<Vec<_>, _> =
+            (0..threads).map(|_| spawn(scope, "compress", || pipeline.work(codec))).collect();
+        let written = match &workers {
+            Ok(_) => pipeline.write(archive).inspect_err(|_| pipeline.close()),
+            Err(_) => {
+                pipeline.close();
+                Ok(())
+            }
+        };
+        let produced = producer.join().map_err(|_| WriteError::Worker)?;
+        for worker in workers? {
+            worker.join().map_err(|_| WriteError::Worker)?;
+        }
+        // A producer that was cut short has nothing to say of the cause.
+        written.and(produced)
+    })
+}
+
+fn spawn<'s, T: Send + 's>(
+    scope: &'s thread::Scope<'s, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 's,
+) -> Result<thread::ScopedJoinHandle<'s, T>, WriteError> {
+    thread::Builder::new().name(name.into()).spawn_scoped(scope, body).map_err(|_| WriteError::Worker)
+}
+
+/// A block on its way.
+struct Job {
+    number: u32,
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+/// A block that can be written; its payload is in `compressed` or, if that is `None`, in the job's buffer.
+struct Done {
+    job: Job,
+    header: SectionHeader,
+    compressed: Option<Vec<u8>>,
+}
+
+struct Pipeline {
+    free: Queue<Vec<u8>>,
+    jobs: Queue<Job>,
+    results: Queue<Result<Done, WriteError>>,
+    workers: AtomicUsize,
+}
+
+impl Pipeline {
+    fn new(threads: usize) -> Self {
+        let free = Queue::default();
+        (0..threads + 2).for_each(|_| free.push(Vec::new()));
+        Self { free, jobs: Queue::default(), results: Queue::default(), workers: AtomicUsize::new(threads) }
+    }
+
+    fn close(&self) {
+        self.free.close();
+        self.jobs.close();
+        self.results.close();
+    }
+
+    fn work(&self, codec: Codec) {
+        let _leaving = Leaving(self);
+        let mut compressor = match Compressor::new(codec) {
+            Ok(compressor) => compressor,
+            Err(error) => return self.results.push(Err(error)),
+        };
+        while let Some(job) = self.jobs.pop() {
+            let result = compressor
+                .seal(job.number, SectionKind::Block, job.buffer.get(..job.len).unwrap_or_default())
+                .map(|sealed| (sealed.header.compression != Compression::None, sealed.header));
+            self.results.push(result.map(|(is_smaller, header)| {
+                let compressed = is_smaller.then(|| compressor.out.clone());
+                Done { job, header, compressed }
+            }));
+        }
+    }
+
+    /// Writes blocks in their order until no more come.
+    fn write(&self, archive: &mut ArchiveWriter<'_>) -> Result<(), WriteError> {
+        let mut early = BTreeMap::new();
+        while let Some(result) = self.results.pop() {
+            let done = result?;
+            early.insert(done.job.number, done);
+            while let Some(done) = early.remove(&archive.next_number()?) {
+                let raw = done.job.buffer.get(..done.job.len).unwrap_or_default();
+                let payload = done.compressed.as_deref().unwrap_or(raw);
+                archive.write(&Sealed { header: done.header, payload })?;
+                self.free.push(done.job.buffer);
+            }
+        }
+        // A worker that died took a block with it.
+        if early.is_empty() { Ok(()) } else { Err(WriteError::Worker) }
+    }
+}
+
+impl BlockSink for Pipeline {
+    fn buffer(&self, len: usize) -> Option<Vec<u8>> {
+        let mut buffer = self.free.pop()?;
+        if buffer.len() < len {
+            buffer = vec![0; len];
+        }
+        Some(buffer)
+    }
+
+    fn block(&self, number: u32, buffer: Vec<u8>, len: usize) {
+        self.jobs.push(Job { number, buffer, len });
+    }
+}
+
+/// Closes a queue when its only writer is gone, however it went.
+struct Closing<'a, T>(&'a Queue<T>);
+
+impl<T> Drop for Closing<'_, T> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Notes that a worker is gone, however it went; the last one closes the results.
+struct Leaving<'a>(&'a Pipeline);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.close();
+        }
+        if self.0.workers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.results.close();
+        }
+    }
+}
+
+/// A queue between threads. Its length is bounded by the number of buffers that go round.
+struct Queue<T> {
+    state: Mutex<QueueState<T>>,
+    changed: Condvar,
+}
+
+struct QueueState<T> {
+    items: VecDeque<T>,
+    is_closed: bool,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        let state = QueueState { items: VecDeque::new(), is_closed: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    fn push(&self, item: T) {
+        self.state.lock().items.push_back(item);
+        self.changed.notify_one();
+    }
+
+    /// Waits for an item; `None` when the queue is closed and empty.
+    fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(item) = state.items.pop_front() {
+                return Some(item);
+            }
+            if state.is_closed {
+                return None;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,168 @@
+//! Makes archives.
+//!
+//! ```text
+//! Source -> scan -> order -> dedup -> segment -> compress -> ArchiveWriter -> output
+//!             |                          |                        ^
+//!             +--- tree ---> build <-----+--- schema, metadata ---+
+//! ```
+//!
+//! [`write_archive`] does all of it. A [`Source`] is a tree to be archived: a directory of the host ([`DirSource`]),
+//! a tar file ([`TarSource`]). [`publish`] puts the result under its name when it is whole.
+//!
+//! What is held in memory grows with the number of files by some hundred bytes each; of their contents no more is
+//! held than two blocks more than there are threads, each twice.
+
+mod archive_writer;
+mod build;
+mod compress;
+mod dedup;
+mod dir_source;
+mod error;
+mod options;
+mod order;
+mod progress;
+mod publish;
+mod read;
+mod scan;
+mod segment;
+mod source;
+mod tar_source;
+mod tree;
+mod xattrs;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+
+use archive_writer::ArchiveWriter;
+use compress::Compressor;
+
+pub use dir_source::DirSource;
+pub use error::{PathText, TarProblem, WriteError};
+pub use options::{Codec, History, Order, Packing, Times, WriteOptions};
+pub use progress::{Phase, Progress};
+pub use publish::{PublishError, publish};
+pub use source::{Contents, Source};
+pub use tar_source::{TarLimits, TarSource};
+pub use tree::{Content, Device, EntryId, FileContent, Object, ObjectId, Timestamp, Tree};
+
+use super::{
+    format::{
+        history::{self, HistoryEntry, WriterVersion},
+        section::SectionKind,
+    },
+    limits,
+};
+
+/// What was archived, and how large it became.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Directories, the root included.
+    pub directories: u64,
+    /// Regular files, each once however many names it has.
+    pub files: u64,
+    /// Symlinks.
+    pub symlinks: u64,
+    /// Devices, fifos and sockets.
+    pub specials: u64,
+    /// Further names of what has several.
+    pub hard_links: u64,
+    /// Files with the contents of another one.
+    pub duplicates: u64,
+    /// Size of all files, each once however many names it has.
+    pub bytes_in: u64,
+    /// Size of what was compressed: without holes, and of equal files one only.
+    pub bytes_packed: u64,
+    /// Size of the archive.
+    pub bytes_out: u64,
+}
+
+/// Archives a tree. Everything is written to `output` in one go, from where it stands.
+///
+/// # Errors
+/// Fails if the source cannot be read, a file keeps changing, an option is out of range, or the output cannot be
+/// written. What has been written until then is of no use.
+pub fn write_archive(
+    source: &dyn Source,
+    options: &WriteOptions,
+    output: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<Summary, WriteError> {
+    options.check()?;
+    let threads = options.threads.get();
+    let (mut tree, files) = scan::scan(source, progress)?;
+    let order = order::order(&tree, options.order);
+    let count = order.len() as u64;
+    let groups = dedup::group(&files, &mut tree, order, threads, progress)?;
+
+    let bytes =
+        groups.iter().filter_map(|group| tree.object(group.first)?.file()).map(FileContent::data_len).sum();
+    progress.begin(Phase::Compress, count, bytes);
+    let mut archive = ArchiveWriter::new(output, progress);
+    let segmented = compress::run(options.data, threads, &mut archive, |sink| {
+        segment::segment(&files, &mut tree, groups, options.block_size(), sink, progress)
+    })?;
+
+    progress.begin(Phase::Finish, 0, 0);
+    let frozen = build::build(&tree, &segmented, options)?;
+    if frozen.metadata.len() as u64 > limits::MAX_METADATA_LEN {
+        return Err(WriteError::TooMany { what: "bytes of metadata" });
+    }
+    let mut compressor = Compressor::new(options.metadata)?;
+    let mut write = |kind, payload: &[u8]| {
+        let number = archive.next_number()?;
+        archive.write(&compressor.seal(number, kind, payload)?)
+    };
+    write(SectionKind::Schema, &frozen.schema.encode())?;
+    write(SectionKind::Metadata, &frozen.metadata)?;
+    if let Some(history) = &options.history {
+        write(SectionKind::History, &encode_history(history, options.created))?;
+    }
+    let bytes_out = archive.finish()?;
+    Ok(summarise(&tree, &segmented, bytes_out))
+}
+
+fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
+    let number = |part: &str| part.parse().unwrap_or_default();
+    let version = WriterVersion {
+        major: number(env!("CARGO_PKG_VERSION_MAJOR")),
+        minor: number(env!("CARGO_PKG_VERSION_MINOR")),
+        patch: number(env!("CARGO_PKG_VERSION_PATCH")),
+        is_release: true,
+        git_desc: Some(build::WRITER.into()),
+        ..WriterVersion::default()
+    };
+    let arguments: Vec<Vec<u8>> =
+        history.arguments.iter().map(|argument| argument.clone().into_bytes()).collect();
+    let entry = HistoryEntry {
+        version,
+        system_id: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH).into_bytes(),
+        compiler_id: b"rustc".to_vec(),
+        arguments: (!arguments.is_empty()).then_some(arguments),
+        timestamp: created,
+        library_versions: None,
+    };
+    history::History { entries: vec![entry] }.encode()
+}
+
+fn summarise(tree: &Tree, segmented: &segment::Segmented, bytes_out: u64) -> Summary {
+    let mut summary = Summary { bytes_out, duplicates: segment::duplicates(segmented), ..Summary::default() };
+    summary.hard_links = (tree.entries().len() - tree.objects().len()) as u64;
+    for object in tree.objects() {
+        match &object.content {
+            Content::Directory => summary.directories += 1,
+            Content::Symlink(_) => summary.symlinks += 1,
+            Content::File(file) => {
+                summary.files += 1;
+                summary.bytes_in = summary.bytes_in.saturating_add(file.size);
+            }
+            Content::CharDevice(_) | Content::BlockDevice(_) | Content::Fifo | Content::Socket => {
+                summary.specials += 1;
+            }
+        }
+    }
+    let packed = segmented.files.iter().filter_map(|file| tree.object(file.group.first)?.file());
+    summary.bytes_packed = packed.map(FileContent::data_len).sum();
+    summary
+}

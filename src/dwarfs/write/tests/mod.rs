@@ -1,0 +1,7 @@
+//! The writer as a whole: faults, files that change, and what is written as the reader sees it.
+
+mod faults;
+mod host;
+mod memory;
+mod roundtrip;
+mod tars;

@@ -1,0 +1,430 @@
+//! Decode a request, call the file system, reply. No decision is made here.
+//!
+//! What fuser 0.18 cannot carry, with its effect: `TMPFILE`, `STATX` and `SYNCFS` are answered `ENOSYS` (`O_TMPFILE`
+//! gives `EOPNOTSUPP`, no creation times, syncfs(2) syncs what the kernel holds and no more); of `KILLPRIV_V2` only
+//! the bit of WRITE arrives, so that the file system clears suid and sgid on truncate and chown by looking at the
+//! caller. INTERRUPT is refused, after which the kernel sends none: requests are short.
+
+use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path, time::SystemTime};
+
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use super::{
+    convert::{self, FOREVER, caller, perm},
+    options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
+    reply,
+};
+use crate::{
+    sync::Arc,
+    vfs::{
+        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Name, RenameFlags, SeekWhence, SetAttr,
+        XattrFlags,
+    },
+};
+
+/// The handle in every answer: none, since the file system works by node.
+const NO_HANDLE: FileHandle = FileHandle(0);
+
+/// Largest length of a COPY_FILE_RANGE answer, which has 32 bits, in whole pages.
+const MAX_COPY: u64 = 0xffff_f000;
+
+/// A file system with the way it is served.
+pub(super) struct Front {
+    fs: Arc<dyn FileSystem>,
+    options: Options,
+    /// Whether nothing in the tree has or can get extended attributes.
+    no_xattrs: bool,
+    /// Whether the kernel may hold bytes that the file system has not seen.
+    writes_back: bool,
+}
+
+impl Front {
+    /// Serves `fs` as `options` say.
+    pub(super) fn new(fs: Arc<dyn FileSystem>, options: Options) -> Self {
+        let read_only = fs.is_read_only();
+        let no_xattrs = read_only && !fs.has_xattrs();
+        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs }
+    }
+}
+
+impl Filesystem for Front {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        for flag in self.options.capabilities(self.fs.is_read_only()).iter() {
+            if config.add_capabilities(flag).is_err() {
+                tracing::debug!(?flag, "the kernel lacks a capability");
+            }
+        }
+        // A refused size answers the nearest one that is allowed.
+        let _ = config.set_max_write(MAX_TRANSFER);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let work = || self.fs.lookup(ino(parent), named(name)?);
+        reply::answer(request, reply, work, |reply, found| reply::lookup(reply, &found));
+    }
+
+    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+        reply::silently(|| self.fs.forget(ino(node), count));
+    }
+
+    fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let node = ino(node);
+        let send = |reply: ReplyAttr, attr| reply.attr(&FOREVER, &convert::attr(node, &attr));
+        reply::answer(request, reply, || self.fs.getattr(node), send);
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let (node, perm, ctime) = (ino(node), mode.map(perm), ctime.map(convert::received_time));
+        let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
+        let changes = SetAttr { perm, uid, gid, size, atime, mtime, ctime };
+        let send = |reply: ReplyAttr, attr| reply.attr(&FOREVER, &convert::attr(node, &attr));
+        reply::answer(request, reply, || self.fs.setattr(caller(request), node, &changes), send);
+    }
+
+    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+        let work = || self.fs.readlink(ino(node));
+        reply::answer(request, reply, work, |reply, target| reply.data(&target));
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let work = || {
+            let kind = FileKind::from_mode(mode).ok_or_else(|| invalid("make a node of this type"))?;
+            let rdev = convert::decode_device(rdev);
+            self.fs.mknod(caller(request), ino(parent), named(name)?, kind, perm(mode), rdev)
+        };
+        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+    }
+
+    fn mkdir(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        reply: ReplyEntry,
+    ) {
+        let work = || self.fs.mkdir(caller(request), ino(parent), named(name)?, perm(mode));
+        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+    }
+
+    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let work = || self.fs.unlink(ino(parent), named(name)?);
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let work = || self.fs.rmdir(ino(parent), named(name)?);
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let target = target.as_os_str().as_bytes();
+        let work = || self.fs.symlink(caller(request), ino(parent), named(name)?, target);
+        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+    }
+
+    fn rename(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: fuser::RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let work = || {
+            let flags =
+                RenameFlags::from_bits(flags.bits()).ok_or_else(|| invalid("rename with these flags"))?;
+            self.fs.rename(ino(parent), named(name)?, ino(new_parent), named(new_name)?, flags)
+        };
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn link(&self, request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let work = || self.fs.link(ino(node), ino(parent), named(name)?);
+        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        _flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let (kind, rdev) = (FileKind::Regular, convert::decode_device(0));
+        let work = || self.fs.mknod(caller(request), ino(parent), named(name)?, kind, perm(mode), rdev);
+        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
+        reply::answer(request, reply, work, |reply, entry| {
+            let generation = Generation(entry.generation);
+            reply.created(&FOREVER, &convert::entry(&entry), generation, NO_HANDLE, flags);
+        });
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.options.opens {
+            Opens::Silent => reply::unsupported(reply),
+            Opens::Announced => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+        }
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.options.opens {
+            Opens::Silent => reply::unsupported(reply),
+            Opens::Announced => {
+                reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let work = || self.fs.read(ino(node), offset, usize::try_from(size).unwrap_or(0));
+        reply::answer(request, reply, work, |reply, data| reply.data(&data.contiguous()));
+    }
+
+    fn write(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        data: &[u8],
+        flags: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let work = || self.fs.write(caller(request), ino(node), offset, data, kill);
+        // Not longer than MAX_TRANSFER, and written as a whole or not at all.
+        let len = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        reply::answer(request, reply, work, |reply, ()| reply.written(len));
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply::unsupported(reply);
+    }
+
+    fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let work = || self.fs.fsync(ino(node), data_only);
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn readdir(&self, request: &Request, dir: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
+        reply::fill(request, reply, |sink| self.fs.readdir(ino(dir), offset, sink), ReplyDirectory::ok);
+    }
+
+    fn readdirplus(
+        &self,
+        request: &Request,
+        dir: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        reply::fill(
+            request,
+            reply,
+            |sink| self.fs.readdirplus(ino(dir), offset, sink),
+            ReplyDirectoryPlus::ok,
+        );
+    }
+
+    fn fsyncdir(&self, request: &Request, dir: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+        let work = || self.fs.fsyncdir(ino(dir), data_only);
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+        reply::answer(
+            request,
+            reply,
+            || self.fs.statfs(),
+            |reply, s| {
+                let (blocks, free, available) = (s.blocks, s.blocks_free, s.blocks_available);
+                let (unit, name) = (s.block_size, s.name_max);
+                reply.statfs(blocks, free, available, s.files, s.files_free, unit, name, unit);
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let work = || {
+            let flags = u32::try_from(flags).ok().and_then(XattrFlags::from_bits);
+            let flags = flags.ok_or_else(|| invalid("set the attribute with these flags"))?;
+            self.fs.setxattr(caller(request), ino(node), name.as_bytes(), value, flags)
+        };
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if self.no_xattrs {
+            return reply::unsupported(reply);
+        }
+        let work = || self.fs.getxattr(ino(node), name.as_bytes());
+        reply::answer(request, reply, work, |reply, value| reply::xattr(reply, size, &value));
+    }
+
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        if self.no_xattrs {
+            return reply::unsupported(reply);
+        }
+        let work = || self.fs.listxattr(ino(node));
+        reply::answer(request, reply, work, |reply, names| reply::xattr(reply, size, &names));
+    }
+
+    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let work = || self.fs.removexattr(caller(request), ino(node), name.as_bytes());
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(fuser::Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        len: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let work = || {
+            let mode = u32::try_from(mode).ok().and_then(FallocateMode::from_bits);
+            let mode = mode.ok_or_else(|| vfs::Error::new(Errno::EOPNOTSUPP, "allocate in this mode"))?;
+            self.fs.fallocate(caller(request), ino(node), mode, offset, len)
+        };
+        reply::answer(request, reply, work, |reply, ()| reply.ok());
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        if self.writes_back {
+            // Bytes that only the kernel has are neither data nor hole to us; its own answer (all data) is right.
+            return reply::unsupported(reply);
+        }
+        let work = || {
+            let place =
+                u64::try_from(offset).map_err(|_| vfs::Error::new(Errno::ENXIO, "seek before the start"))?;
+            self.fs.seek(ino(node), place, seek_whence(whence)?)
+        };
+        let send = |reply: ReplyLseek, found| reply.offset(i64::try_from(found).unwrap_or(i64::MAX));
+        reply::answer(request, reply, work, send);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        _: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _: FileHandle,
+        to_offset: u64,
+        len: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let (who, len) = (caller(request), len.min(MAX_COPY));
+        let work = || self.fs.copy_range(who, ino(from), from_offset, ino(to), to_offset, len);
+        let send = |reply: ReplyWrite, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX));
+        reply::answer(request, reply, work, send);
+    }
+}
+
+fn ino(raw: INodeNo) -> Ino {
+    Ino::new(raw.0)
+}
+
+fn named(name: &OsStr) -> vfs::Result<Name<'_>> {
+    Ok(Name::new(name.as_bytes())?)
+}
+
+fn seek_whence(whence: i32) -> vfs::Result<SeekWhence> {
+    match whence {
+        libc::SEEK_DATA => Ok(SeekWhence::Data),
+        libc::SEEK_HOLE => Ok(SeekWhence::Hole),
+        _ => Err(invalid("seek in this way")),
+    }
+}
+
+fn invalid(op: &'static str) -> vfs::Error {
+    vfs::Error::new(Errno::EINVAL, op)
+}

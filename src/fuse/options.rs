@@ -1,0 +1,128 @@
+//! What a session asks of the kernel.
+
+use std::num::NonZeroUsize;
+
+use fuser::InitFlags;
+
+use crate::sync::thread;
+
+/// Largest WRITE and READ in bytes: 256 pages, the kernel's own limit unless root raises `fuse.max_pages_limit`.
+pub(super) const MAX_TRANSFER: u32 = 1 << 20;
+
+/// Requests that the kernel may have in flight on its own account (readahead, writeback); its default of 12 starves
+/// readers of cold files.
+pub(super) const MAX_BACKGROUND: u16 = 128;
+
+/// Session threads beyond which the device's queue, not the work, is what they wait for.
+const MOST_THREADS: usize = 8;
+
+/// Session threads below which one slow read stops everybody else.
+const FEWEST_THREADS: usize = 2;
+
+/// Where written bytes wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteCache {
+    /// In the kernel's page cache until writeback, close or fsync: small writes cost no message.
+    #[default]
+    Back,
+    /// Nowhere: each write(2) is one message.
+    Through,
+}
+
+/// Whether open(2) of something that the kernel knows costs a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opens {
+    /// No: OPEN and OPENDIR are answered once with `ENOSYS`.
+    #[default]
+    Silent,
+    /// Yes, each of them.
+    Announced,
+}
+
+/// Choices of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Where written bytes wait; of no meaning for a read-only file system.
+    pub write_cache: WriteCache,
+    /// Whether opening costs a message.
+    pub opens: Opens,
+    /// Number of threads that take requests.
+    pub threads: NonZeroUsize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let cores = thread::available_parallelism().map_or(FEWEST_THREADS, NonZeroUsize::get);
+        let threads = cores.clamp(FEWEST_THREADS, MOST_THREADS);
+        Self {
+            write_cache: WriteCache::default(),
+            opens: Opens::default(),
+            threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+impl Options {
+    /// The capabilities to ask for; the kernel grants those it has.
+    ///
+    /// Never among them: `ATOMIC_O_TRUNC` (with silent opens O_TRUNC would be lost), `SETXATTR_EXT` (fuser 0.18
+    /// panics on it), `POSIX_LOCKS` and `FLOCK_LOCKS` (the kernel's local locks are right for one host), and
+    /// `DONT_MASK` (the kernel applies the umask).
+    pub(super) fn capabilities(self, read_only: bool) -> InitFlags {
+        let mut flags = InitFlags::FUSE_PARALLEL_DIROPS
+            | InitFlags::FUSE_CACHE_SYMLINKS
+            | InitFlags::FUSE_ASYNC_DIO
+            | InitFlags::FUSE_EXPLICIT_INVAL_DATA
+            | InitFlags::FUSE_DO_READDIRPLUS
+            | InitFlags::FUSE_READDIRPLUS_AUTO
+            | InitFlags::FUSE_MAX_PAGES;
+        if self.opens == Opens::Silent {
+            flags |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+        }
+        if !read_only {
+            flags |= InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+        }
+        if self.writes_back(read_only) {
+            flags |= InitFlags::FUSE_WRITEBACK_CACHE;
+        }
+        flags
+    }
+
+    /// Whether the kernel may hold bytes that the file system has not seen.
+    pub(super) fn writes_back(self, read_only: bool) -> bool {
+        !read_only && self.write_cache == WriteCache::Back
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_follow_the_choices() {
+        let options = Options::default();
+        let writable = options.capabilities(false);
+        assert!(writable.contains(InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_HANDLE_KILLPRIV_V2));
+        assert!(writable.contains(InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT));
+        assert!(!options.capabilities(true).contains(InitFlags::FUSE_WRITEBACK_CACHE));
+        let plain = Options { write_cache: WriteCache::Through, opens: Opens::Announced, ..options };
+        assert!(!plain.capabilities(false).intersects(
+            InitFlags::FUSE_WRITEBACK_CACHE
+                | InitFlags::FUSE_NO_OPEN_SUPPORT
+                | InitFlags::FUSE_NO_OPENDIR_SUPPORT
+        ));
+    }
+
+    #[test]
+    fn what_breaks_is_never_asked_for() {
+        let harmful = InitFlags::FUSE_ATOMIC_O_TRUNC
+            | InitFlags::FUSE_SETXATTR_EXT
+            | InitFlags::FUSE_POSIX_LOCKS
+            | InitFlags::FUSE_FLOCK_LOCKS
+            | InitFlags::FUSE_DONT_MASK
+            | InitFlags::FUSE_EXPORT_SUPPORT;
+        for read_only in [false, true] {
+            assert!(!Options::default().capabilities(read_only).intersects(harmful));
+        }
+    }
+}

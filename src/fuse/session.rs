@@ -1,0 +1,101 @@
+//! A session: the threads that serve one FUSE connection.
+//!
+//! The caller mounts first, on a descriptor of `/dev/fuse`; the kernel then puts INIT into its queue. [`serve`]
+//! returns when INIT has been answered: from then on the mount answers. The session ends when the last mount of the
+//! connection is gone and nobody holds anything of it any more, or when it is aborted.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use fuser::{Config, SessionACL};
+use thiserror::Error;
+
+use super::{Notices, Options, front::Front};
+use crate::{
+    sync::{Arc, thread},
+    sys::{fuse_dev, pipe},
+    vfs::FileSystem,
+};
+
+/// Why a session could not be started or ended badly.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The kernel and the front found no common protocol, or the mount went away at once.
+    #[error("cannot agree with the kernel on the FUSE protocol")]
+    Handshake(#[source] io::Error),
+    /// No thread, no pipe.
+    #[error("cannot start the FUSE session")]
+    Start(#[source] io::Error),
+    /// The kernel sent what cannot be read.
+    #[error("the FUSE session broke off")]
+    Broken(#[source] io::Error),
+}
+
+/// A session that runs.
+#[derive(Debug)]
+pub struct Serving {
+    session: thread::JoinHandle<io::Result<()>>,
+    notices: Arc<Notices>,
+    sender: thread::JoinHandle<()>,
+    ended: OwnedFd,
+}
+
+/// Serves `fs` on `device`, a descriptor of `/dev/fuse` that has been mounted.
+///
+/// `notices` is the queue that `fs` was made with.
+///
+/// # Errors
+///
+/// [`Error::Handshake`] where the kernel's INIT cannot be answered, [`Error::Start`] where threads are refused.
+pub fn serve(
+    fs: Arc<dyn FileSystem>,
+    device: OwnedFd,
+    options: Options,
+    notices: Arc<Notices>,
+) -> Result<Serving, Error> {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(options.threads.get());
+    // Each clone is made by opening /dev/fuse by name, which a user that fusermount3 helped may not be able to.
+    config.clone_fd = fuse_dev::open().is_ok();
+    let session = fuser::Session::from_fd(Front::new(fs, options), device, SessionACL::All, config)
+        .map_err(Error::Handshake)?;
+
+    let sender = notices.start(session.notifier()).map_err(Error::Start)?;
+    let (ended, end) = pipe::pair().map_err(|errno| Error::Start(errno.into()))?;
+    let session = thread::Builder::new()
+        .name("fim-session".to_owned())
+        .spawn(move || {
+            let result = session.run();
+            drop(end);
+            result
+        })
+        .map_err(Error::Start)?;
+    Ok(Serving { session, notices, sender, ended })
+}
+
+impl Serving {
+    /// A descriptor that hangs up (poll(2): `POLLHUP`) when the session has ended.
+    #[must_use]
+    pub fn ended(&self) -> BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+
+    /// Waits for the end of the session, which is the end of the mount.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Broken`] where it ended for another reason than an unmount or an abort.
+    pub fn wait(self) -> Result<(), Error> {
+        let result = self.session.join();
+        self.notices.close();
+        // A sender that panicked has nothing left to say.
+        let _ = self.sender.join();
+        match result {
+            Ok(result) => result.map_err(Error::Broken),
+            Err(_) => Err(Error::Broken(io::Error::other("a session thread panicked"))),
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! `fim mount`: one process that opens a stack, mounts it and serves it until it is unmounted.
+//!
+//! ```text
+//! foreground      fim ── open, mount, serve ── ready ──────────── signal or umount ── end
+//! background      fim ── detach ─── wait for the report ── end
+//!                          └─────── open, mount, serve ── report ── signal or umount ── end
+//! with a command  fim ── private namespace ── fork ── wait for the report ── command ── its status
+//!                                              └───── open, mount, serve ── report ── lease closed ── end
+//! ```
+//!
+//! Processes part before the first thread starts. A signal unmounts, lazily where somebody still uses the mount: then
+//! the server goes on for them; a second signal ends it at once. The lease is a pipe that the front holds: when the
+//! front ends, in whatever way, the server of a command unmounts.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::stack::{self, MountStack, StackPlan};
+use crate::{
+    fuse::{self, Serving},
+    sys::{
+        errno::Errno,
+        fork::{self, Side},
+        fuse_dev, fusermount,
+        mount::{self as sys_mount, Access, FuseMount, Unmount, Visitors},
+        namespace, pipe, poll,
+        signals::{Received, Signal, Signals},
+    },
+};
+
+pub use crate::fuse::{Opens, Options as SessionOptions, WriteCache};
+
+/// Signals that unmount.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+/// Signals that a command's front gets in its stead.
+const PASSED_ON: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// How long a command's front waits for a server whose mount was still in use.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// Longest report of a server in bytes; a thousand layers with long paths fit.
+const MAX_REPORT: u64 = 8 << 20;
+
+/// A mount to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPlan {
+    /// The directory to mount on, absolute.
+    pub target: PathBuf,
+    /// The source name that the table of mounts shows.
+    pub source: OsString,
+    /// What is mounted; its paths are absolute.
+    pub stack: StackPlan,
+    /// How it is mounted.
+    pub way: Way,
+    /// Who may enter it.
+    pub visitors: Visitors,
+    /// Whether device nodes can be opened.
+    pub devices: bool,
+    /// Whether suid and sgid bits have their effect.
+    pub set_id: bool,
+    /// How it is served.
+    pub session: SessionOptions,
+    /// How long it lives.
+    pub life: Life,
+}
+
+/// How to mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By mount(2), in the caller's namespaces or in private ones.
+    Direct,
+    /// Through fusermount3.
+    Helper,
+}
+
+/// How long a mount lives, and who waits for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// Until it is unmounted; the caller waits.
+    Foreground,
+    /// Until it is unmounted; the caller goes on when it answers.
+    Background,
+    /// As long as this command (program and arguments), in a private namespace that only the command sees.
+    Command(Vec<OsString>),
+}
+
+impl Way {
+    /// How a process with this user id mounts where everybody sees it.
+    #[must_use]
+    pub const fn of_user(uid: u32) -> Self {
+        if uid == 0 { Self::Direct } else { Self::Helper }
+    }
+}
+
+/// What was mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The directory it is mounted on.
+    pub target: String,
+    /// The source name that the table of mounts shows.
+    pub source: String,
+    /// The process that serves it.
+    pub pid: u32,
+    /// Whether nothing can be changed through it.
+    pub read_only: bool,
+    /// The layers, lowest first.
+    pub layers: Vec<String>,
+    /// The upper directory.
+    pub upper: Option<String>,
+}
+
+/// Why a mount could not be made or kept.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The stack cannot be opened.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
+    /// The FUSE device cannot be opened.
+    #[error("cannot open /dev/fuse")]
+    Device(#[source] io::Error),
+    /// mount(2) refused.
+    #[error("cannot mount on {target}")]
+    Mount {
+        /// The directory.
+        target: PathBuf,
+        /// What the host said.
+        source: Errno,
+    },
+    /// fusermount3 refused.
+    #[error("cannot mount on {target}")]
+    Helper {
+        /// The directory.
+        target: PathBuf,
+        /// What it said.
+        source: fusermount::Error,
+    },
+    /// A private namespace is refused.
+    #[error(transparent)]
+    Namespace(#[from] namespace::Error),
+    /// The session cannot be started or broke off.
+    #[error(transparent)]
+    Session(#[from] fuse::Error),
+    /// A process, pipe or signal descriptor is refused.
+    #[error("cannot {op}")]
+    Process {
+        /// What was being done.
+        op: &'static str,
+        /// What the host said.
+        source: io::Error,
+    },
+    /// The server said why it gave up.
+    #[error("{0}")]
+    Server(String),
+    /// The server ended without a word.
+    #[error("cannot mount on {0}: its server died while starting")]
+    Died(PathBuf),
+    /// The command cannot be started.
+    #[error("cannot run {}", program.display())]
+    Command {
+        /// The program.
+        program: OsString,
+        /// What the host said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What the user can do about it, where we know it.
+    #[must_use]
+    pub fn cure(&self) -> Option<&'static str> {
+        match self {
+            Self::Device(error) => match error.kind() {
+                io::ErrorKind::NotFound => Some("load the kernel module: modprobe fuse"),
+                io::ErrorKind::PermissionDenied => Some("let users open it: chmod 0666 /dev/fuse"),
+                _ => None,
+            },
+            Self::Helper { source: fusermount::Error::Missing, .. } => Some("install the package fuse3"),
+            Self::Helper { source: fusermount::Error::Refused(said), .. } if said.contains("allow_other") => {
+                Some("write user_allow_other into /etc/fuse.conf")
+            }
+            Self::Mount { source: Errno::ENOTCONN, .. } => {
+                Some("a dead mount lies there: fim umount it first")
+            }
+            Self::Namespace(namespace::Error::Unshare(Errno::EPERM | Errno::ENOSPC)) => Some(
+                "allow user namespaces: sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone",
+            ),
+            _ => None,
+        }
+    }
+
+    /// Whether the command to run was not found (127) or cannot be executed (126), as shells tell it.
+    #[must_use]
+    pub fn command_status(&self) -> Option<u8> {
+        match self {
+            Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(127),
+            Self::Command { .. } => Some(126),
+            _ => None,
+        }
+    }
+}
+
+/// Carries out a plan; `ready` is called when the mount answers, in the process that the user waits for.
+///
+/// Returns the exit status: the command's, else 0 after an orderly end.
+///
+/// # Errors
+///
+/// [`Error`] names the step that failed; nothing stays mounted.
+pub fn run(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Error> {
+    match &plan.life {
+        Life::Foreground => {
+            let signals = take(&ENDING)?;
+            let serving = start(plan)?;
+            ready(&plan.report());
+            attend(plan, serving, &signals, None)?;
+            Ok(0)
+        }
+        Life::Background => in_background(plan, ready),
+        Life::Command(command) => with_command(plan, command, ready),
+    }
+}
+
+impl MountPlan {
+    fn report(&self) -> Report {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Report {
+            target: text(&self.target),
+            source: self.source.to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            read_only: self.stack.upper.is_none(),
+            layers: self.stack.layers.iter().map(|layer| text(layer.path())).collect(),
+            upper: self.stack.upper.as_ref().map(|upper| text(&upper.root)),
+        }
+    }
+
+    fn mount(&self) -> FuseMount<'_> {
+        FuseMount {
+            target: &self.target,
+            source: &self.source,
+            access: if self.stack.upper.is_none() { Access::ReadOnly } else { Access::ReadWrite },
+            visitors: self.visitors,
+            devices: self.devices,
+            set_id: self.set_id,
+        }
+    }
+}
+
+/// What a server tells its front through a pipe, once.
+#[derive(Debug, Serialize, Deserialize)]
+enum Word {
+    Ready(Report),
+    Failed(String),
+}
+
+fn in_background(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Error> {
+    let (hear, say) = pipe::pair().map_err(process("make a pipe"))?;
+    match fork::detach().map_err(process("start the server"))? {
+        Side::Parent(_) => {
+            drop(say);
+            ready(&listen(plan, hear)?);
+            Ok(0)
+        }
+        Side::Child => {
+            drop(hear);
+            let signals = take(&ENDING)?;
+            let serving = announce(plan, say)?;
+            attend(plan, serving, &signals, None)?;
+            Ok(0)
+        }
+    }
+}
+
+fn with_command(plan: &MountPlan, command: &[OsString], ready: impl FnOnce(&Report)) -> Result<u8, Error> {
+    // Resolved again after mounting: the working directory may be the mount point, or lie below it.
+    let directory = std::env::current_dir()
+        .map_err(|source| Error::Process { op: "find the working directory", source })?;
+    namespace::enter_private()?;
+    let (hear, say) = pipe::pair().map_err(process("make a pipe"))?;
+    let (lease, hold) = pipe::pair().map_err(process("make a pipe"))?;
+    match fork::fork().map_err(process("start the server"))? {
+        Side::Parent(server) => {
+            drop((say, lease));
+            let signals = take(&PASSED_ON)?;
+            let outcome = listen(plan, hear).and_then(|report| {
+                ready(&report);
+                follow(command, &directory, &signals)
+            });
+            part_from(plan, server)?;
+            drop(hold);
+            outcome.map(shell_status)
+        }
+        Side::Child => {
+            drop((hear, hold));
+            fork::lead_session().map_err(process("start the server"))?;
+            let signals = take(&ENDING)?;
+            let status = announce(plan, say).and_then(|serving| attend(plan, serving, &signals, Some(lease)));
+            fork::leave(i32::from(status.is_err()))
+        }
+    }
+}
+
+/// Opens, mounts and serves; from then on the mount answers.
+fn start(plan: &MountPlan) -> Result<Serving, Error> {
+    let stack = MountStack::open(&plan.stack)?;
+    let device = mount(plan)?;
+    fuse::serve(stack.overlay, device, plan.session, stack.notices).map_err(|error| {
+        // The session's error is the one to tell; a mount without a server can go in any way.
+        let _ = unmount(plan, Unmount::Lazy);
+        error.into()
+    })
+}
+
+/// As [`start`], telling the front what came of it.
+fn announce(plan: &MountPlan, say: OwnedFd) -> Result<Serving, Error> {
+    let started = start(plan);
+    let word = match &started {
+        Ok(_) => Word::Ready(plan.report()),
+        Err(error) => Word::Failed(one_line(error)),
+    };
+    // A front that has gone is the lease's business, not ours.
+    let _ = serde_json::to_vec(&word).map(|bytes| std::fs::File::from(say).write_all(&bytes));
+    started
+}
+
+fn listen(plan: &MountPlan, hear: OwnedFd) -> Result<Report, Error> {
+    let mut bytes = Vec::new();
+    std::fs::File::from(hear)
+        .take(MAX_REPORT)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Process { op: "hear from the server", source })?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Word::Ready(report)) => Ok(report),
+        Ok(Word::Failed(text)) => Err(Error::Server(text)),
+        Err(_) => Err(Error::Died(plan.target.clone())),
+    }
+}
+
+fn mount(plan: &MountPlan) -> Result<OwnedFd, Error> {
+    let target = || plan.target.clone();
+    if sys_mount::is_dead(&plan.target) {
+        return Err(Error::Mount { target: target(), source: Errno::ENOTCONN });
+    }
+    match plan.way {
+        Way::Direct => {
+            let device = fuse_dev::open().map_err(Error::Device)?;
+            let (uid, gid) = fork::own_ids();
+            sys_mount::mount_fuse(&plan.mount(), device.as_fd(), uid, gid)
+                .map_err(|source| Error::Mount { target: target(), source })?;
+            Ok(device)
+        }
+        Way::Helper => {
+            fusermount::mount(&plan.mount()).map_err(|source| Error::Helper { target: target(), source })
+        }
+    }
+}
+
+/// Waits for the end of the mount; a signal or the end of the lease brings it about.
+fn attend(
+    plan: &MountPlan,
+    serving: Serving,
+    signals: &Signals,
+    mut lease: Option<OwnedFd>,
+) -> Result<(), Error> {
+    let mut leaving = false;
+    loop {
+        let mut watched: Vec<BorrowedFd<'_>> = vec![serving.ended(), signals.as_fd()];
+        watched.extend(lease.as_ref().map(OwnedFd::as_fd));
+        match poll::readable(&watched, None).map_err(process("wait for the mount"))? {
+            Some(0) => return Ok(serving.wait()?),
+            Some(1) if signals.next().map_err(process("read a signal"))?.is_none() => {}
+            // The second signal: whoever still uses the mount gets ENOTCONN when this process ends.
+            Some(1) if leaving => return Ok(()),
+            Some(found) => {
+                if found == 2 {
+                    lease = None;
+                }
+                leaving = true;
+                leave(plan);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Unmounts, lazily where somebody uses the mount. Nothing is there to unmount where somebody else was faster.
+fn leave(plan: &MountPlan) {
+    if let Err(error) = unmount(plan, Unmount::Unused).or_else(|_| unmount(plan, Unmount::Lazy)) {
+        tracing::debug!("{error}");
+    }
+}
+
+/// Unmounts what the command used and waits for the server, so that what it holds back is on the disk. Something that
+/// the command left running may use the mount for longer: the server stays for it, and we do not.
+fn part_from(plan: &MountPlan, server: u32) -> Result<(), Error> {
+    let watched = fork::watch(server).map_err(process("watch the server"))?;
+    let patience = unmount(plan, Unmount::Unused).is_err().then(|| {
+        leave(plan);
+        LEFTOVERS
+    });
+    poll::readable(&[watched.as_fd()], patience).map_err(process("wait for the server"))?;
+    Ok(())
+}
+
+fn unmount(plan: &MountPlan, how: Unmount) -> Result<(), Error> {
+    let target = || plan.target.clone();
+    match plan.way {
+        Way::Direct => {
+            sys_mount::unmount(&plan.target, how).map_err(|source| Error::Mount { target: target(), source })
+        }
+        Way::Helper => fusermount::unmount(&plan.target, how != Unmount::Unused)
+            .map_err(|source| Error::Helper { target: target(), source }),
+    }
+}
+
+/// Runs the command to its end, passing signals on to it.
+fn follow(command: &[OsString], directory: &Path, signals: &Signals) -> Result<ExitStatus, Error> {
+    let (program, arguments) = command
+        .split_first()
+        .map_or((OsStr::new("true"), &[][..]), |(program, rest)| (program.as_os_str(), rest));
+    let mut child =
+        fork::spawn_bound(Command::new(program).args(arguments).current_dir(directory), signals.before())
+            .map_err(|source| Error::Command { program: program.to_owned(), source })?;
+    let ended = fork::watch(child.id()).map_err(process("watch the command"))?;
+    while poll::readable(&[ended.as_fd(), signals.as_fd()], None).map_err(process("wait for the command"))?
+        != Some(0)
+    {
+        if let Some(Received { signal, by_terminal: false }) =
+            signals.next().map_err(process("read a signal"))?
+        {
+            // It ends by itself in this very moment, or it gets the signal.
+            let _ = fork::send(child.id(), signal);
+        }
+    }
+    child.wait().map_err(|source| Error::Process { op: "wait for the command", source })
+}
+
+fn take(signals: &[Signal]) -> Result<Signals, Error> {
+    Signals::take(signals).map_err(process("take signals"))
+}
+
+/// The exit status as a shell gives it: 128 and the signal's number where a signal ended the program.
+fn shell_status(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+fn process(op: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| Error::Process { op, source: errno.into() }
+}
+
+/// An error with its causes and cure, as a front repeats it.
+fn one_line(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        let cause = source.to_string();
+        if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        next = source.source();
+    }
+    match error.cure() {
+        Some(cure) => format!("{text} ({cure})"),
+        None => text,
+    }
+}

@@ -1,0 +1,349 @@
+//! A run: from the image to the exit status of its program.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use super::{
+    host::Host,
+    plan::{self, Command},
+    server::{Duty, Lease, Place, ServerError, join_or_start},
+    site::Site,
+    stack::MountStack,
+    tools::ToolsError,
+};
+use crate::{
+    fuse,
+    image::ImageError,
+    instance::{
+        self, Instance, accounts, bashrc,
+        dirs::DirsError,
+        logs::{self, Files, Verbosity},
+    },
+    sandbox::{self, Bwrap, Engine, Inputs, Plan, Role, SandboxError, Stage, Stdio, Verdict},
+    sys::{
+        errno::Errno,
+        own_dir::OwnDirError,
+        process::{self, Ended},
+        signal::{Signal, Signals},
+    },
+};
+
+/// Signals of the caller that the program gets in our stead; without their being blocked they would stop or end us and
+/// leave the terminal as it is.
+const PASSED_ON: [Signal; 12] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+    Signal::SIGALRM,
+    Signal::SIGXCPU,
+    Signal::SIGPWR,
+];
+
+/// Why a program of an image could not be run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The image is not there.
+    #[error("cannot open the image {path}")]
+    Image {
+        /// Its path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The image is damaged, or none.
+    #[error(transparent)]
+    ImageFile(#[from] ImageError),
+    /// A layer that was asked for.
+    #[error("cannot read the layers in {path}")]
+    Layers {
+        /// Where they should be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory of ours.
+    #[error(transparent)]
+    Dirs(#[from] DirsError),
+    /// The programs that the image carries.
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
+    /// Where they are put.
+    #[error(transparent)]
+    OwnDir(#[from] OwnDirError),
+    /// The server.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A package manager without the users it needs.
+    #[error(
+        "cannot run {program} as an unprivileged root: it owns files by several users, and only yours is there"
+    )]
+    SeveralUsers {
+        /// The program.
+        program: String,
+    },
+    /// A signal descriptor, or the engine's own file.
+    #[error("cannot {step}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// What the user can do about it, where we know it.
+    #[must_use]
+    pub fn cure(&self) -> Option<&'static str> {
+        match self {
+            Self::SeveralUsers { .. } => Some("run it as root, or with sudo"),
+            Self::Dirs(_) => Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours"),
+            Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
+            _ => None,
+        }
+    }
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The image.
+    pub image: PathBuf,
+    /// The program.
+    pub command: Command,
+    /// As whom.
+    pub role: Role,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The program ended with this exit status.
+    Status(u8),
+    /// The program could not be started: 127 or 126, and why.
+    NotStarted {
+        /// The exit status.
+        status: u8,
+        /// The sentence for the user.
+        why: String,
+    },
+}
+
+/// Runs a program over the merged root of an image and waits for its end. The calling process has one thread. `stdio` is
+/// what the program gets as stdin, stdout and stderr.
+///
+/// # Errors
+///
+/// [`RunError`]; nothing of the run is left then.
+pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result<Finished, RunError> {
+    logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
+    let stdio = Stdio::of(stdio)?;
+    let ground = Ground::lay(host, request)?;
+    let place = Place::new(&ground.site.app, ground.site.key.clone());
+    let lease = ground.join(host, &place)?;
+    let outcome = ground.run_inside(host, request, &lease, &place, stdio);
+    drop(lease);
+    if matches!(outcome, Err(RunError::Sandbox(SandboxError::ServerGone))) {
+        // It cannot do it itself any more.
+        place.clean_up()?;
+    }
+    outcome
+}
+
+/// Everything that stands before the server is asked.
+struct Ground {
+    site: Site,
+    role: Role,
+    bwrap: Bwrap,
+}
+
+impl Ground {
+    fn lay(host: &Host, request: &Request) -> Result<Self, RunError> {
+        let site = Site::find(host, &request.image)?;
+        let role = if host.choices.root { Role::Root } else { request.role };
+        let program = request.command.arguments(site.image.settings(), Path::new(""));
+        if let Some(program) = program.first()
+            && plan::needs_several_users(role, host.ids.uid, program)
+        {
+            return Err(RunError::SeveralUsers { program: program.to_string_lossy().into_owned() });
+        }
+        if let Err(error) = instance::sweep(&site.app) {
+            tracing::warn!(%error, "cannot look for what killed instances have left");
+        }
+        let embedded = site.tools()?.bwrap.and_then(embedded);
+        let bwrap = Bwrap::choose(host.choices.bwrap.as_deref(), embedded, host.variable("PATH"))?;
+        bwrap.check(site.app.app())?;
+        Ok(Self { site, role, bwrap })
+    }
+
+    fn join(&self, host: &Host, place: &Place) -> Result<Lease, RunError> {
+        let stack = self.site.stack();
+        let mut session = fuse::Options::default();
+        session.threads = host.choices.threads.unwrap_or(session.threads);
+        let duty = Duty {
+            open: &|| MountStack::open(&stack),
+            source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
+            session,
+            dirs: &self.site.app,
+        };
+        Ok(join_or_start(place, process::id(), duty)?)
+    }
+
+    fn run_inside(
+        &self,
+        host: &Host,
+        request: &Request,
+        lease: &Lease,
+        place: &Place,
+        stdio: Stdio<'_>,
+    ) -> Result<Finished, RunError> {
+        let instance = self.furnish(host, place)?;
+        let engine = EngineFile::find()?;
+        let settings = self.site.image.settings();
+        let command = request.command.arguments(settings, &instance.path().join("bashrc"));
+        let variables: Vec<(String, String)> =
+            settings.environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let plan = Plan::new(&Inputs {
+            role: self.role,
+            user: &host.user,
+            app: &self.site.app,
+            instance: instance.path(),
+            instance_id: lease.id,
+            pid: process::id(),
+            data: self.site.data.path(),
+            layers: &self.site.data.layers(),
+            image: self.site.image.path(),
+            distribution: settings.labels.get("distribution").map_or("", String::as_str),
+            engine: engine.engine(),
+            hidden: &host.hidden,
+            environment: &host.environment,
+            pass_all: host.choices.pass_all,
+            settings: &variables,
+            directory: host.directory.as_deref(),
+            command: &command,
+        });
+        let signals = Signals::block(&PASSED_ON)
+            .map_err(|source| RunError::Step { step: "take over the signals", source })?;
+        let sandbox = sandbox::spawn(
+            &plan,
+            &Stage {
+                namespaces: Some(&lease.namespaces),
+                root: &lease.mount,
+                mount: &instance.mount(),
+                instance: instance.path(),
+                bwrap: &self.bwrap,
+            },
+        )?;
+        let verdict = sandbox::attend(sandbox, &plan.program, stdio, Some(lease.as_fd()), &signals)?;
+        tracing::info!(?verdict, "the program has ended");
+        Ok(finished(verdict, command.first().map_or(OsStr::new(""), OsString::as_os_str)))
+    }
+
+    /// Makes the instance's directory.
+    fn furnish(&self, host: &Host, place: &Place) -> Result<Instance, RunError> {
+        let instance = Instance::create(&self.site.app, process::id())?;
+        logs::write_to(&instance.logs(), Files::Boot);
+        let prompt = self.site.image.settings().environment.get("PS1");
+        instance.write("bashrc", bashrc::text(prompt, self.site.image.path()).as_bytes())?;
+        // What an image without accounts of its own would get; the real files are made where its own are known.
+        let user = &host.user;
+        instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
+        instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
+        let fuse = instance.logs().join("fuse");
+        if let Err(error) = std::os::unix::fs::symlink(place.logs(), &fuse) {
+            tracing::warn!(%error, "cannot link the logs of the file server");
+        }
+        tracing::info!(image = %self.site.image.path().display(), role = ?self.role, "start");
+        Ok(instance)
+    }
+}
+
+/// The engine's own program, for process 1 inside.
+enum EngineFile {
+    At(PathBuf),
+    /// A program in memory, or one whose file has been removed since.
+    Open(OwnedFd, i32),
+}
+
+impl EngineFile {
+    fn find() -> Result<Self, RunError> {
+        let failed = |source| RunError::Step { step: "find the engine's own program", source };
+        const SELF: &str = "/proc/self/exe";
+        let path = std::fs::read_link(SELF).map_err(failed)?;
+        if path.is_absolute() && same_file(&path, Path::new(SELF)) {
+            return Ok(Self::At(path));
+        }
+        let fd = OwnedFd::from(std::fs::File::open(SELF).map_err(failed)?);
+        let number = process::keep_over_exec(fd.as_fd()).map_err(failed)?;
+        Ok(Self::Open(fd, number))
+    }
+
+    fn engine(&self) -> Engine<'_> {
+        match self {
+            Self::At(path) => Engine::At(path),
+            Self::Open(_, number) => Engine::Open(*number),
+        }
+    }
+}
+
+fn same_file(one: &Path, two: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (std::fs::metadata(one), std::fs::metadata(two)) {
+        (Ok(one), Ok(two)) => (one.dev(), one.ino()) == (two.dev(), two.ino()),
+        _ => false,
+    }
+}
+
+/// The bubblewrap of an image: its program, or its loader with what comes before all other arguments.
+fn embedded(words: Vec<OsString>) -> Option<Bwrap> {
+    let mut words = words.into_iter();
+    let program = PathBuf::from(words.next()?);
+    Some(Bwrap::through(program, words.collect()))
+}
+
+fn finished(verdict: Verdict, program: &OsStr) -> Finished {
+    match verdict {
+        Verdict::Ended(ended @ (Ended::Exited(_) | Ended::Killed(_))) => Finished::Status(ended.status()),
+        Verdict::NotStarted(errno) => {
+            let errno = Errno::from_raw(errno);
+            let status = if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) { 127 } else { 126 };
+            let program = program.to_string_lossy();
+            let why = match errno {
+                Errno::ENOENT => format!("cannot run {program}: not found in the image"),
+                errno => format!("cannot run {program}: {}", errno.desc()),
+            };
+            Finished::NotStarted { status, why }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cannot_start_is_126_or_127() {
+        for (errno, expected) in
+            [(Errno::ENOENT, 127), (Errno::ENOTDIR, 127), (Errno::EACCES, 126), (Errno::ENOEXEC, 126)]
+        {
+            let finished = finished(Verdict::NotStarted(errno as i32), OsStr::new("x"));
+            assert!(matches!(finished, Finished::NotStarted { status, .. } if status == expected), "{errno}");
+        }
+        assert_eq!(finished(Verdict::Ended(Ended::Killed(15)), OsStr::new("x")), Finished::Status(143));
+    }
+}

@@ -1,0 +1,127 @@
+//! The front's side: join the server, or start it.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::PathBuf,
+};
+
+use super::{
+    Place, ServerError,
+    message::{FromServer, LIMIT, ToServer, Welcome},
+    place::Locked,
+    serve::{Duty, serve},
+};
+use crate::{
+    instance::InstanceId,
+    sys::{
+        errno::Errno,
+        join::Namespaces,
+        process::{self, Forked, Pidfd},
+        scm::Channel,
+    },
+};
+
+/// How often a server may end in our face before we give up: each time another front was the last of its instances.
+const PATIENCE: u32 = 16;
+
+/// A front's share in a server. It ends with this.
+#[derive(Debug)]
+pub struct Lease {
+    channel: Channel,
+    /// The server.
+    pub server: Pidfd,
+    /// The namespaces in which the merged root is mounted.
+    pub namespaces: Namespaces,
+    /// Where it is in them.
+    pub mount: PathBuf,
+    /// Number of this instance.
+    pub id: InstanceId,
+}
+
+impl Lease {
+    /// Hangs up when the server has ended.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+/// Joins the server at `place`, or starts one that does `duty`. The calling process has one thread; `pid` is its number,
+/// by which its instance is called.
+///
+/// # Errors
+///
+/// [`ServerError`].
+pub fn join_or_start(place: &Place, pid: i32, duty: Duty<'_>) -> Result<Lease, ServerError> {
+    for _ in 0..PATIENCE {
+        let locked = place.lock()?;
+        match locked.connect() {
+            Ok(channel) => {
+                // Connected is enough: the server looks for us before it ends. It answers without our lock.
+                drop(locked);
+                if let Some(lease) = register(channel, pid)? {
+                    return Ok(lease);
+                }
+            }
+            Err(error) if nobody_listens(&error) => return start(place, locked, pid, duty),
+            Err(source) => return Err(ServerError::Place { path: place.path(), source }),
+        }
+    }
+    Err(ServerError::Died)
+}
+
+fn nobody_listens(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Introduces ourselves; `None` where the server ended before it could answer.
+fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError> {
+    match channel.send(&ToServer::Hello(pid).encode(), &[]) {
+        Ok(()) => {}
+        Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::EPIPE as i32) => {
+            return Ok(None);
+        }
+        Err(source) => return Err(ServerError::Step { step: "speak with the file server", source }),
+    }
+    let frame = channel.receive_waiting().map_err(ServerError::step("hear the file server"))?;
+    let Some(frame) = frame else { return Ok(None) };
+    match FromServer::decode(frame)? {
+        FromServer::Refused(why) => Err(ServerError::Refused { why }),
+        FromServer::Frozen | FromServer::Rebased => {
+            Err(ServerError::Refused { why: "the file server gave an answer to another question".to_owned() })
+        }
+        FromServer::Welcome(Welcome { id, mount, server, namespaces }) => {
+            Ok(Some(Lease { channel, server, namespaces, mount, id }))
+        }
+    }
+}
+
+/// Starts a server. The lock is held until it answers; its first lease is there before it is.
+fn start(place: &Place, locked: Locked, pid: i32, duty: Duty<'_>) -> Result<Lease, ServerError> {
+    locked.make_room(place)?;
+    let (ours, theirs) = Channel::pair(LIMIT).map_err(ServerError::step("make a channel"))?;
+    match process::fork().map_err(ServerError::step("start the file server"))? {
+        Forked::Child => part(place, locked, theirs, duty),
+        Forked::Parent(between) => {
+            drop(theirs);
+            between.wait().map_err(ServerError::step("start the file server"))?;
+        }
+    }
+    let lease = register(ours, pid);
+    if !matches!(lease, Ok(Some(_))) {
+        // Nothing is to be left of a server that never was.
+        locked.remove().map_err(|source| ServerError::Place { path: place.path(), source })?;
+    }
+    lease?.ok_or(ServerError::Died)
+}
+
+/// Becomes nobody's child in a session of its own, and serves.
+fn part(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
+    process::new_session();
+    match process::fork() {
+        Ok(Forked::Child) => serve(place, locked, first, duty),
+        Ok(Forked::Parent(_)) => process::end(0),
+        Err(_) => process::end(1),
+    }
+}

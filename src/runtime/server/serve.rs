@@ -1,0 +1,377 @@
+//! The life of the server.
+
+use std::{
+    any::Any,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+    panic::{self, AssertUnwindSafe},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Place, commission,
+    message::{FromServer, LIMIT, ToServer},
+    place::Locked,
+};
+use crate::{
+    fuse,
+    instance::{
+        InstanceId,
+        dirs::AppDirs,
+        logs::{self, Files},
+        remove_home,
+    },
+    runtime::stack::{self, MountStack},
+    sync::{Arc, thread},
+    sys::{
+        fork, fuse_dev,
+        join::{Namespaces, Privilege},
+        mount::{self, Access, FuseMount, Unmount, Visitors},
+        namespace,
+        process::{self, Pidfd},
+        ready::{self, Interest, Ready},
+        scm::{Channel, Listener, Received},
+        signal::{Signal, Signals},
+    },
+    vfs::FileSystem as _,
+};
+
+/// How long a front that is being killed has until its locks are free, once its lease has closed.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+/// How long a mount may stay in use behind the last instance; what has not been written by then is lost.
+const LAST_WRITES: Duration = Duration::from_secs(60);
+/// Signals that end the server, and the instances with it.
+const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// Most instances of one server.
+const MOST: usize = 10_000;
+
+/// What a server is for.
+pub struct Duty<'a> {
+    /// Opens the stack; called in the server, inside its namespaces.
+    pub open: &'a dyn Fn() -> Result<MountStack, stack::Error>,
+    /// What the table of mounts calls it.
+    pub source: &'a std::ffi::OsStr,
+    /// How the session is served.
+    pub session: fuse::Options,
+    /// The directories of this build.
+    pub dirs: &'a AppDirs,
+}
+
+/// Serves until the last lease has closed. Never returns: it runs in a process of its own.
+pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
+    // A panic is told to the front like any other failure, and must not run on in its copy of the front's stack.
+    let started = panic::catch_unwind(AssertUnwindSafe(|| start(place, &locked, &first, &duty)))
+        .unwrap_or_else(|panic| Err(format!("cannot open the stack: internal error: {}", words_of(&*panic))));
+    let status = match started {
+        Ok(mut server) => {
+            // From here on whoever wants to join finds the socket, but waits until the front lets go of the lock.
+            drop(locked);
+            server.clients.push(Client { channel: first, front: None });
+            let ended = server.live();
+            if let Err(error) = &ended {
+                tracing::error!(%error, "the server breaks off");
+            }
+            u8::from(server.finish().and(ended).is_err())
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "cannot start");
+            // A front that is gone needs no answer.
+            let _ = first.send(&FromServer::encode_refusal(&error), &[]);
+            1
+        }
+    };
+    process::end(status)
+}
+
+/// Everything up to the first answer; the error is the sentence for the front.
+fn start<'a>(
+    place: &'a Place,
+    locked: &Locked,
+    first: &Channel,
+    duty: &Duty<'a>,
+) -> Result<Server<'a>, String> {
+    let [servers, directory] = locked.fds();
+    process::close_others(&[first.as_fd(), servers, directory])
+        .map_err(say("close the front's descriptors"))?;
+    let null = process::null().map_err(say("open /dev/null"))?;
+    process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()]).map_err(say("leave the terminal"))?;
+    process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
+    process::raise_file_limit().map_err(say("raise the limit of open files"))?;
+    logs::write_to(&place.logs(), Files::Parts);
+    panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
+    // Before the first thread: all of them inherit the mask.
+    let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
+
+    namespace::enter_private().map_err(|error| one_line(&error))?;
+    let stack = (duty.open)().map_err(|error| one_line(&error))?;
+    let (uid, gid) = fork::own_ids();
+    let device =
+        fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
+    let target = place.mount();
+    let access = if stack.overlay.is_read_only() { Access::ReadOnly } else { Access::ReadWrite };
+    let fuse_mount = FuseMount {
+        target: &target,
+        source: duty.source,
+        access,
+        visitors: Visitors::All,
+        devices: uid == 0,
+        set_id: uid == 0,
+    };
+    mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
+        .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
+    let session =
+        fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
+            .map_err(|error| one_line(&error))?;
+    let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
+    Ok(Server {
+        place,
+        dirs: duty.dirs,
+        stack: Arc::new(stack),
+        listener: locked.listen().map_err(say("listen for further instances"))?,
+        namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
+        pidfd: Pidfd::own().map_err(say("open the own process"))?,
+        session,
+        signals,
+        clients: Vec::new(),
+        next: 0,
+        uid,
+        locked: None,
+    })
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default().replace('\n', " ")
+}
+
+fn say(what: &'static str) -> impl FnOnce(io::Error) -> String {
+    move |error| format!("cannot {what}: {error}")
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => " (load the kernel module: modprobe fuse)",
+        io::ErrorKind::PermissionDenied => " (let users open it: chmod 0666 /dev/fuse)",
+        _ => "",
+    }
+}
+
+pub(super) fn one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// A front.
+struct Client {
+    channel: Channel,
+    /// Its process, once it has said hello.
+    front: Option<FrontProcess>,
+}
+
+struct FrontProcess {
+    pid: i32,
+    /// Not there where the front lives in a pid namespace of its own.
+    pidfd: Option<Pidfd>,
+}
+
+struct Server<'a> {
+    place: &'a Place,
+    dirs: &'a AppDirs,
+    stack: Arc<MountStack>,
+    listener: Listener,
+    namespaces: Namespaces,
+    pidfd: Pidfd,
+    session: fuse::Serving,
+    signals: Signals,
+    clients: Vec<Client>,
+    next: u32,
+    uid: u32,
+    /// Held once the end has been decided.
+    locked: Option<Locked>,
+}
+
+impl Server<'_> {
+    fn live(&mut self) -> io::Result<()> {
+        loop {
+            let ready = self.wait()?;
+            if ready.signals.read {
+                tracing::info!("told to end");
+                return Ok(());
+            }
+            if ready.session.hung_up {
+                tracing::error!("the mount is gone");
+                return Ok(());
+            }
+            // The list of clients grows only behind the answers for those in it.
+            self.hear(&ready.clients);
+            self.accept()?;
+            if self.clients.is_empty() && self.is_last()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Everything> {
+        let mut places = vec![
+            (self.signals.as_fd(), Interest::Read),
+            (self.session.ended(), Interest::HangUp),
+            (self.listener.as_fd(), Interest::Read),
+        ];
+        places.extend(self.clients.iter().map(|client| (client.channel.as_fd(), Interest::Read)));
+        let mut answers = ready::wait(&places, None)?.into_iter();
+        let mut next = || answers.next().unwrap_or_default();
+        let (signals, session, _) = (next(), next(), next());
+        Ok(Everything { signals, session, clients: answers.collect() })
+    }
+
+    /// Takes whoever waits at the socket.
+    fn accept(&mut self) -> io::Result<()> {
+        while self.clients.len() < MOST {
+            let Some(channel) = self.listener.accept()? else { break };
+            match channel.peer() {
+                Ok(peer) if peer.uid == self.uid => self.clients.push(Client { channel, front: None }),
+                Ok(peer) => tracing::warn!(uid = peer.uid, "another user is refused"),
+                Err(error) => tracing::warn!(%error, "a client of unknown origin is refused"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what clients say, and lets go of those that have ended.
+    fn hear(&mut self, ready: &[Ready]) {
+        let clients = std::mem::take(&mut self.clients);
+        for (at, mut client) in clients.into_iter().enumerate() {
+            let has_news = ready.get(at).is_some_and(|ready| ready.read);
+            if !has_news || self.attend(&mut client) {
+                self.clients.push(client);
+            } else {
+                self.let_go(client);
+            }
+        }
+    }
+
+    /// Takes the messages of a client; `false` where it has ended or talks nonsense.
+    fn attend(&mut self, client: &mut Client) -> bool {
+        loop {
+            match client.channel.receive() {
+                Ok(Received::Pending) => return true,
+                Ok(Received::Closed) => return false,
+                Ok(Received::Frame(frame)) => {
+                    if let Err(error) = self.answer(client, &frame.payload) {
+                        tracing::warn!(%error, "a front is refused");
+                        let _ = client.channel.send(&FromServer::encode_refusal(&error.to_string()), &[]);
+                        return false;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a front talks nonsense");
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
+        match ToServer::decode(payload).map_err(io::Error::other)? {
+            ToServer::Hello(pid) => self.welcome(client, pid),
+            ToServer::Freeze if client.front.is_none() => self.commission(client),
+            _ => Err(io::Error::other("cannot understand a message out of turn")),
+        }
+    }
+
+    /// Hands the conversation with a committer to a thread. The server lives at least until its end: what remains in
+    /// the list of clients closes with the thread.
+    fn commission(&self, client: &mut Client) -> io::Result<()> {
+        let (watched, held) = Channel::pair(LIMIT)?;
+        let mut channel = std::mem::replace(&mut client.channel, watched);
+        let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
+        thread::Builder::new().name("fim-commit".to_owned()).spawn(move || {
+            commission::attend(&mut channel, &stack, &mount);
+            drop(held);
+        })?;
+        Ok(())
+    }
+
+    fn welcome(&mut self, client: &mut Client, pid: i32) -> io::Result<()> {
+        if client.front.is_some() {
+            return Err(io::Error::other("cannot register an instance twice"));
+        }
+        let peer = client.channel.peer()?;
+        let pidfd = (peer.pid == pid).then(|| Pidfd::open(pid)).transpose()?;
+        client.front = Some(FrontProcess { pid, pidfd });
+        let id = InstanceId::new(self.next);
+        self.next = self.next.wrapping_add(1);
+        let fds: Vec<BorrowedFd<'_>> =
+            std::iter::once(self.pidfd.as_fd()).chain(self.namespaces.fds()).collect();
+        client.channel.send(&FromServer::encode_welcome(id, &self.place.mount()), &fds)?;
+        tracing::info!(%id, pid, "instance");
+        Ok(())
+    }
+
+    /// A lease has closed: nothing is left of its instance.
+    #[expect(clippy::needless_pass_by_value, reason = "this is the end of the client")]
+    fn let_go(&self, client: Client) {
+        let Some(FrontProcess { pid, pidfd }) = client.front else { return };
+        if !self.dirs.instances().join(pid.to_string()).exists() {
+            return;
+        }
+        // The lease may close a moment before the lock of the directory does.
+        if let Some(pidfd) = pidfd {
+            let deadline = Instant::now() + LAST_BREATH;
+            let _ = ready::wait(&[(pidfd.as_fd(), Interest::Read)], Some(deadline));
+        }
+        if let Err(error) = remove_home(self.dirs, pid) {
+            tracing::warn!(%error, pid, "cannot remove the directory of an instance");
+        }
+    }
+
+    /// Whether nobody is there and nobody can come: then the lock is held, and the socket is gone.
+    fn is_last(&mut self) -> io::Result<bool> {
+        let locked = self.place.lock().map_err(io::Error::other)?;
+        self.accept()?;
+        if !self.clients.is_empty() {
+            return Ok(false);
+        }
+        self.locked = Some(locked);
+        Ok(true)
+    }
+
+    /// Unmounts, waits until everything is written, and removes the directory.
+    fn finish(mut self) -> io::Result<()> {
+        let locked = match self.locked.take() {
+            Some(locked) => locked,
+            None => self.place.lock().map_err(io::Error::other)?,
+        };
+        // Fronts that are still there end their sandboxes when their leases close.
+        self.clients.clear();
+        let target = self.place.mount();
+        if let Err(errno) = mount::unmount(&target, Unmount::Lazy) {
+            tracing::warn!(%errno, "cannot unmount");
+        }
+        let deadline = Instant::now() + LAST_WRITES;
+        let ended = ready::wait(&[(self.session.ended(), Interest::HangUp)], Some(deadline))?;
+        let in_time = ended.first().is_some_and(|ended| ended.hung_up);
+        let Self { session, stack, .. } = self;
+        if in_time {
+            session.wait().map_err(io::Error::other)?;
+        } else {
+            tracing::error!("the mount is in use still, and is left");
+        }
+        // The upper is free before the next server can be started.
+        drop(stack);
+        locked.remove()
+    }
+}
+
+/// What became ready.
+struct Everything {
+    signals: Ready,
+    session: Ready,
+    clients: Vec<Ready>,
+}

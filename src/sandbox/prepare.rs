@@ -1,0 +1,225 @@
+//! Mount points in the merged root, made by the engine before bubblewrap looks at them.
+//!
+//! bubblewrap would make them by path and follow an image's symlink (`/etc/resolv.conf` to `/run/...`) as the host sees
+//! it. Here every path is resolved inside the merged root and handed on without symlinks.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    SandboxError,
+    plan::{Access, Cause, Missing, Mount, Plan, What},
+};
+use crate::{
+    instance::accounts::{self, ACCOUNTS_LIMIT, User},
+    sys::in_root::{Kind, RootDir},
+};
+
+/// Where the users and groups of a root are.
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// Makes the mount points of `plan` in `root`, writes its paths anew where symlinks lead elsewhere, and adds the
+/// caller's account where the root does not know it; `instance` is where generated files are kept.
+///
+/// # Errors
+///
+/// [`SandboxError::MountPoint`].
+pub(super) fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Result<(), SandboxError> {
+    if let Some(user) = plan.known_user.clone() {
+        plan.mounts.extend(account_mounts(&user, root, instance));
+    }
+    let mut covered: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut made = Vec::with_capacity(plan.mounts.len());
+    for mut mount in std::mem::take(&mut plan.mounts) {
+        if let Some(real) = inside_of(&covered, &mount.to) {
+            mount.to = real;
+            made.push(mount);
+            continue;
+        }
+        let Some((kind, mode)) = kind_of(&mount.what)? else { continue };
+        match root.ensure(&mount.to, kind, mode) {
+            Ok(real) => {
+                if kind == Kind::Directory {
+                    covered.push((mount.to.clone(), real.clone()));
+                }
+                mount.to = real;
+                made.push(mount);
+            }
+            Err(error) if is_optional(&mount.what) => {
+                tracing::warn!(%error, path = %mount.to.display(), "left out: no mount point");
+            }
+            Err(source) => return Err(SandboxError::MountPoint { path: mount.to, source }),
+        }
+    }
+    plan.mounts = made;
+    make_home(plan, root, &covered);
+    Ok(())
+}
+
+/// The real place of a path that lies in a directory which a mount has covered.
+fn inside_of(covered: &[(PathBuf, PathBuf)], path: &Path) -> Option<PathBuf> {
+    covered.iter().rev().find_map(|(asked, real)| {
+        let rest = path.strip_prefix(asked).ok()?;
+        Some(if rest.as_os_str().is_empty() { real.clone() } else { real.join(rest) })
+    })
+}
+
+/// What the mount point has to be, and the mode of a new one; none where there is nothing to mount.
+fn kind_of(what: &What) -> Result<Option<(Kind, u32)>, SandboxError> {
+    Ok(match what {
+        What::Proc | What::Dev | What::Directory => Some((Kind::Directory, 0o755)),
+        What::Tmpfs { mode } => Some((Kind::Directory, *mode)),
+        What::Program { .. } => Some((Kind::File, 0o555)),
+        What::Seal => None,
+        What::Bind { from, missing, .. } => match fs::metadata(from) {
+            Ok(status) if status.is_dir() => Some((Kind::Directory, 0o755)),
+            Ok(_) => Some((Kind::File, 0o644)),
+            Err(_) if *missing == Missing::Skip => None,
+            Err(source) => return Err(SandboxError::MountPoint { path: from.clone(), source }),
+        },
+    })
+}
+
+const fn is_optional(what: &What) -> bool {
+    matches!(what, What::Bind { missing: Missing::Skip, .. })
+}
+
+/// A home that is missing is made; programs do without where that fails.
+fn make_home(plan: &mut Plan, root: &RootDir, covered: &[(PathBuf, PathBuf)]) {
+    if !plan.home.is_absolute() {
+        return;
+    }
+    if let Some(real) = inside_of(covered, &plan.home) {
+        plan.mounts.push(Mount { what: What::Directory, to: real, cause: Cause::Accounts });
+        return;
+    }
+    if let Err(error) = root.ensure(&plan.home, Kind::Directory, 0o700) {
+        tracing::warn!(%error, home = %plan.home.display(), "cannot make the home directory");
+    }
+}
+
+/// Files over `/etc/passwd` and `/etc/group` where the root's own do not know the caller.
+fn account_mounts(user: &User, root: &RootDir, instance: &Path) -> Vec<Mount> {
+    let passwd = root.read(Path::new(PASSWD), ACCOUNTS_LIMIT);
+    let group = root.read(Path::new(GROUP), ACCOUNTS_LIMIT);
+    let files = [
+        (PASSWD, "passwd", passwd.map(|file| accounts::passwd_with(&file.unwrap_or_default(), user))),
+        (
+            GROUP,
+            "group",
+            group.map(|file| accounts::group_with(&file.unwrap_or_default(), &user.name, user.gid)),
+        ),
+    ];
+    files
+        .into_iter()
+        .filter_map(|(to, name, generated)| account_mount(to, name, generated, instance))
+        .collect()
+}
+
+fn account_mount(
+    to: &str,
+    name: &str,
+    generated: io::Result<Option<Vec<u8>>>,
+    instance: &Path,
+) -> Option<Mount> {
+    let from = instance.join(name);
+    match generated.and_then(|file| file.map(|file| fs::write(&from, file)).transpose()) {
+        Ok(Some(())) => {
+            let what = What::Bind { from, access: Access::ReadOnly, missing: Missing::Fail };
+            Some(Mount { what, to: to.into(), cause: Cause::Accounts })
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(%error, file = to, "the caller stays unknown inside");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, os::unix::fs::symlink};
+
+    use super::*;
+    use crate::sandbox::{Capabilities, Identity, Network, Program};
+
+    fn plan(mounts: Vec<(What, &str)>) -> Plan {
+        Plan {
+            identity: Identity::HostRoot,
+            capabilities: Capabilities::None,
+            network: Network::Host,
+            mounts: mounts
+                .into_iter()
+                .map(|(what, to)| Mount { what, to: to.into(), cause: Cause::Basis })
+                .collect(),
+            home: "/home/alice".into(),
+            known_user: None,
+            init: "/init".into(),
+            program: Program { arguments: vec![], environment: BTreeMap::new(), directories: vec![] },
+        }
+    }
+
+    fn bind(from: &Path, missing: Missing) -> What {
+        What::Bind { from: from.into(), access: Access::ReadOnly, missing }
+    }
+
+    #[test]
+    fn symlinks_of_the_image_are_resolved_inside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("root");
+        fs::create_dir_all(base.join("etc")).unwrap();
+        symlink("/var/tmp", base.join("tmp")).unwrap();
+        symlink("../../../run/resolv.conf", base.join("etc/resolv.conf")).unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut plan = plan(vec![
+            (What::Tmpfs { mode: 0o1777 }, "/tmp"),
+            (What::Tmpfs { mode: 0o755 }, "/tmp/fim"),
+            (bind(&file, Missing::Fail), "/etc/resolv.conf"),
+            (bind(Path::new("/nowhere"), Missing::Skip), "/nowhere"),
+            (What::Seal, "/tmp/fim"),
+        ]);
+        prepare(&mut plan, &RootDir::open(&base).unwrap(), folder.path()).unwrap();
+        let places: Vec<_> = plan.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect();
+        assert_eq!(places, ["/var/tmp", "/var/tmp/fim", "/run/resolv.conf", "/var/tmp/fim"]);
+        assert!(base.join("run/resolv.conf").is_file() && base.join("home/alice").is_dir());
+        assert!(!base.join("nowhere").exists());
+    }
+
+    #[test]
+    fn the_caller_is_added_only_where_the_root_does_not_know_him() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("root");
+        fs::create_dir_all(base.join("etc")).unwrap();
+        fs::write(base.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+        fs::write(base.join("etc/group"), "root:x:0:\nstaff:x:50:\n").unwrap();
+        let root = RootDir::open(&base).unwrap();
+        let alice = User {
+            name: "alice".into(),
+            uid: 1000,
+            gid: 50,
+            home: "/home/alice".into(),
+            shell: "/bin/sh".into(),
+        };
+        let mut with = plan(vec![]);
+        with.known_user = Some(alice.clone());
+        prepare(&mut with, &root, folder.path()).unwrap();
+        assert_eq!(with.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect::<Vec<_>>(), [PASSWD]);
+        assert!(fs::read_to_string(folder.path().join("passwd")).unwrap().contains("alice:x:1000:50"));
+        let mut without = plan(vec![]);
+        without.known_user = Some(User { uid: 0, ..alice });
+        prepare(&mut without, &root, folder.path()).unwrap();
+        assert!(without.mounts.is_empty());
+    }
+
+    #[test]
+    fn a_required_place_that_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = plan(vec![(bind(Path::new("/nowhere"), Missing::Fail), "/x")]);
+        let error = prepare(&mut plan, &RootDir::open(folder.path()).unwrap(), folder.path()).unwrap_err();
+        assert!(error.to_string().contains("/nowhere"), "{error}");
+    }
+}

@@ -1,0 +1,284 @@
+//! Directories of our own in places that others can write to: made, checked, locked and removed by descriptor.
+
+use std::{
+    ffi::{CStr, OsStr},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, mkdirat, open, openat,
+        statat, unlinkat,
+    },
+    io::Errno,
+};
+
+/// Directories nested deeper than this are not removed; ours have five levels.
+const MAX_DEPTH: u32 = 64;
+
+/// What is at a path that should be a directory of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// A directory of the calling user that nobody else can write to.
+    Ours,
+    /// A directory of somebody else.
+    User(u32),
+    /// A directory of ours that others can write to.
+    Writable(u32),
+    /// Something that is no directory, a symlink included.
+    NoDirectory,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct DirFd(OwnedFd);
+
+impl DirFd {
+    /// Opens a directory; a symlink in the last place is refused.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTDIR` or `ELOOP` for anything else, else what open(2) says.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self(open(path, FLAGS, Mode::empty())?))
+    }
+
+    /// Opens a directory in this one; never follows a symlink.
+    ///
+    /// # Errors
+    ///
+    /// What openat(2) says.
+    pub fn open_in(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        Ok(Self(openat(&self.0, name.as_ref(), FLAGS, Mode::empty())?))
+    }
+
+    /// Makes a directory in this one, or opens the one that is there.
+    ///
+    /// # Errors
+    ///
+    /// What mkdirat(2) and openat(2) say.
+    pub fn ensure(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
+        match mkdirat(&self.0, name.as_ref(), Mode::from_raw_mode(mode)) {
+            Ok(()) | Err(Errno::EXIST) => self.open_in(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Names of all entries.
+    ///
+    /// # Errors
+    ///
+    /// What getdents64(2) says.
+    pub fn names(&self) -> io::Result<Vec<std::ffi::OsString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.0)? {
+            let entry = entry?;
+            if !is_dot(entry.file_name()) {
+                names.push(OsStr::from_bytes(entry.file_name().to_bytes()).to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Removes an entry with everything in it; one that is not there is no error. Symlinks are removed, not followed,
+    /// and file systems mounted below are left alone.
+    ///
+    /// # Errors
+    ///
+    /// What unlinkat(2) says, `ELOOP` for trees that are too deep.
+    pub fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        remove(self.0.as_fd(), name.as_ref(), MAX_DEPTH)
+    }
+
+    /// Takes the lock of the directory itself: it goes with the descriptor, whatever kills the holder. `false` where
+    /// somebody else holds it and `wait` is not set.
+    ///
+    /// # Errors
+    ///
+    /// What flock(2) says.
+    pub fn lock(&self, wait: bool) -> io::Result<bool> {
+        lock(self.0.as_fd(), wait)
+    }
+
+    /// Device and inode number.
+    ///
+    /// # Errors
+    ///
+    /// What fstat(2) says.
+    pub fn identity(&self) -> io::Result<(u64, u64)> {
+        let status = fstat(&self.0)?;
+        Ok((status.st_dev, status.st_ino))
+    }
+
+    /// Whether the entry `name` of `parent` is still this directory.
+    #[must_use]
+    pub fn is_entry_of(&self, parent: &Self, name: impl AsRef<OsStr>) -> bool {
+        parent.open_in(name).and_then(|there| there.identity()).ok() == self.identity().ok()
+    }
+}
+
+impl AsFd for DirFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+const FLAGS: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
+
+/// Makes a directory where there is none, and says whose the one there is.
+///
+/// # Errors
+///
+/// What mkdir(2) and stat(2) say.
+pub fn ensure_own(path: &Path, mode: u32) -> io::Result<Owner> {
+    let mode = Mode::from_raw_mode(mode);
+    let made = match rustix::fs::mkdir(path, mode) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let directory = match open(path, FLAGS, Mode::empty()) {
+        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Owner::NoDirectory),
+        Err(Errno::ACCESS) => {
+            return Ok(Owner::User(statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_uid));
+        }
+        other => other?,
+    };
+    if made {
+        // The umask may have taken bits.
+        fchmod(&directory, mode)?;
+    }
+    let status = fstat(&directory)?;
+    Ok(if status.st_uid != rustix::process::geteuid().as_raw() {
+        Owner::User(status.st_uid)
+    } else if status.st_mode & 0o022 != 0 {
+        Owner::Writable(status.st_mode & 0o7777)
+    } else {
+        Owner::Ours
+    })
+}
+
+/// Whether an open object is a directory.
+#[must_use]
+pub fn is_directory(object: BorrowedFd<'_>) -> bool {
+    fstat(object).is_ok_and(|status| FileType::from_raw_mode(status.st_mode) == FileType::Directory)
+}
+
+/// Takes the lock of an open file; `false` where somebody else holds it and `wait` is not set.
+///
+/// # Errors
+///
+/// What flock(2) says.
+pub fn lock(file: BorrowedFd<'_>, wait: bool) -> io::Result<bool> {
+    let operation =
+        if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
+    loop {
+        match flock(file, operation) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn remove(parent: BorrowedFd<'_>, name: &OsStr, depth: u32) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let Some(depth) = depth.checked_sub(1) else { return Err(Errno::LOOP.into()) };
+    let directory = match openat(parent, name, FLAGS, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    if fstat(&directory)?.st_dev == fstat(parent)?.st_dev {
+        empty(directory.as_fd(), depth)?;
+    }
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn empty(directory: BorrowedFd<'_>, depth: u32) -> io::Result<()> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if is_dot(entry.file_name()) {
+            continue;
+        }
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if entry.file_type() == FileType::Directory {
+            remove(directory, name, depth)?;
+        } else {
+            unlinkat(directory, name, AtFlags::empty()).or_else(|error| match error {
+                Errno::NOENT => Ok(()),
+                other => Err(other),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn is_dot(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn a_tree_is_removed_without_following_symlinks() {
+        let folder = tempfile::tempdir().unwrap();
+        let keep = folder.path().join("keep");
+        fs::create_dir(&keep).unwrap();
+        fs::write(keep.join("file"), "x").unwrap();
+        fs::create_dir_all(folder.path().join("gone/a/b")).unwrap();
+        fs::write(folder.path().join("gone/a/b/c"), "x").unwrap();
+        std::os::unix::fs::symlink(&keep, folder.path().join("gone/link")).unwrap();
+        let directory = DirFd::open(folder.path()).unwrap();
+        directory.remove("gone").unwrap();
+        directory.remove("gone").unwrap();
+        assert_eq!(directory.names().unwrap(), ["keep"]);
+        assert!(keep.join("file").exists());
+    }
+
+    #[test]
+    fn whose_a_directory_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own");
+        assert_eq!(ensure_own(&path, 0o755).unwrap(), Owner::Ours);
+        assert_eq!(ensure_own(&path, 0o755).unwrap(), Owner::Ours);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(ensure_own(&path, 0o755).unwrap(), Owner::Writable(0o777));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(ensure_own(&link, 0o755).unwrap(), Owner::NoDirectory);
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert_eq!(ensure_own(&folder.path().join("file"), 0o755).unwrap(), Owner::NoDirectory);
+    }
+
+    #[test]
+    fn a_lock_goes_with_its_descriptor() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = DirFd::open(folder.path()).unwrap();
+        let two = DirFd::open(folder.path()).unwrap();
+        assert!(one.lock(false).unwrap());
+        assert!(!two.lock(false).unwrap());
+        drop(one);
+        assert!(two.lock(false).unwrap());
+    }
+}

@@ -1,0 +1,21 @@
+//! Ours and upstream's against each other: archives of the upstream tools read by ours, archives of ours before
+//! upstream's tools.
+//!
+//! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
+//! unless `FIM_TEST_REQUIRE` is set.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says on stderr what it saw"
+)]
+
+mod bad;
+mod compat;
+mod made;
+mod support;
+mod tree_facts;
+mod upstream;
+mod written;

@@ -1,0 +1,109 @@
+//! What the fuzz targets share: archives out of arbitrary bytes, and a walk that touches everything.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, LazyLock},
+};
+
+use fim::{
+    dwarfs::{
+        format::section::{Compression, HEADER_LEN, SectionHeader, SectionKind},
+        read::{Archive, BlockCache, Place},
+    },
+    layer::ArchiveLayer,
+    vfs::{FileKind, Layer, Name, NodeId, SeekWhence},
+};
+
+/// One cache for all runs, as in a server: what one archive leaves behind must not hurt the next.
+static CACHE: LazyLock<Arc<BlockCache>> = LazyLock::new(|| BlockCache::new(1 << 20));
+
+/// How much of one archive is read: a damaged one may claim anything.
+const OBJECTS: u32 = 2_000;
+const BYTES: u64 = 1 << 20;
+
+/// Opens an archive and reads all that can be read.
+pub fn read_all(bytes: Vec<u8>, place: Place) {
+    let Ok(archive) = Archive::open(Arc::new(bytes), place, &CACHE) else { return };
+    let _ = archive.history();
+    let _ = archive.verify(&mut |_, _| {});
+    let _ = archive.figures();
+    let Ok(layer) = ArchiveLayer::new(archive) else { return };
+    let _ = layer.stat_fs();
+    let mut walk = Walk { layer: &layer, objects: OBJECTS, bytes: BYTES };
+    walk.visit(layer.root());
+    // Objects that no directory names.
+    (0..64).for_each(|number| walk.look_at(NodeId::new(number)));
+}
+
+struct Walk<'a> {
+    layer: &'a ArchiveLayer,
+    objects: u32,
+    bytes: u64,
+}
+
+impl Walk<'_> {
+    fn visit(&mut self, node: NodeId) {
+        self.look_at(node);
+        let mut names = Vec::new();
+        let _ = self.layer.read_dir(node, 0, &mut |entry| {
+            names.push(entry.name.as_bytes().to_vec());
+            if names.len() < 1_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        for name in names {
+            let Some(left) = self.objects.checked_sub(1) else { return };
+            self.objects = left;
+            let name = Name::new(&name).expect("a layer shows only valid names");
+            match self.layer.lookup(node, name) {
+                Ok(Some((child, attr))) if attr.kind == FileKind::Directory => self.visit(child),
+                Ok(Some((child, _))) => self.look_at(child),
+                Ok(None) | Err(_) => {}
+            }
+        }
+    }
+
+    fn look_at(&mut self, node: NodeId) {
+        let Ok(attr) = self.layer.attr(node) else { return };
+        let _ = self.layer.read_link(node);
+        let _ = self.layer.seek(node, attr.size / 3, SeekWhence::Data);
+        let _ = self.layer.seek(node, 0, SeekWhence::Hole);
+        if attr.kind != FileKind::Regular {
+            return;
+        }
+        for offset in [0, attr.size / 2, attr.size.saturating_sub(100), u64::MAX - 5] {
+            let len = usize::try_from(self.bytes.min(70_000)).expect("it is small");
+            let Ok(data) = self.layer.read(node, offset, len) else { continue };
+            assert!(data.len() <= len, "no more than asked for");
+            assert!(offset <= attr.size || data.is_empty(), "nothing behind the end");
+            let sum: u64 = data.slices().flat_map(|slice| slice.as_bytes()).map(|byte| u64::from(*byte)).sum();
+            std::hint::black_box(sum);
+            self.bytes = self.bytes.saturating_sub(data.len() as u64);
+        }
+    }
+}
+
+/// Makes the checksums of all sections right again, so that changed bytes are looked at.
+pub fn reseal(bytes: &mut [u8]) {
+    let mut at = 0;
+    while let Some(header) = bytes.get(at..at + HEADER_LEN) {
+        let Ok(parsed) = SectionHeader::parse(header.try_into().expect("it has the length"), 0) else { return };
+        let start = at + HEADER_LEN;
+        let Some(end) = usize::try_from(parsed.len).ok().and_then(|len| start.checked_add(len)) else { return };
+        let Some(payload) = bytes.get(start..end) else { return };
+        let xxh3 = parsed.hash_xxh3(payload);
+        let sealed = SectionHeader { xxh3, ..parsed }.encode();
+        bytes[at..start].copy_from_slice(&sealed);
+        at = end;
+    }
+}
+
+/// An archive of one block, this schema and this metadata, all stored.
+pub fn assemble(schema: &[u8], metadata: &[u8]) -> Vec<u8> {
+    let block: Vec<u8> = (0..4_096_u32).map(|number| (number % 251) as u8).collect();
+    let parts = [(SectionKind::Block, &*block), (SectionKind::Schema, schema), (SectionKind::Metadata, metadata)];
+    let mut archive = Vec::new();
+    for (number, (kind, payload)) in (0..).zip(parts) {
+        archive.extend_from_slice(&SectionHeader::seal(number, kind, Compression::None, payload).encode());
+        archive.extend_from_slice(payload);
+    }
+    archive
+}

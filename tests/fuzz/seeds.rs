@@ -1,0 +1,67 @@
+//! Makes the seeds of the targets out of the small archives of the shared test data:
+//! `seeds DATA CORPUS` fills `CORPUS/section`, `CORPUS/metadata` and `CORPUS/archive`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use fim::dwarfs::{
+    format::section::SectionKind,
+    read::{Index, Place},
+};
+
+/// Longest seed in bytes: libFuzzer is quick with small ones.
+const MAX_LEN: usize = 12 << 10;
+
+fn main() {
+    let mut arguments = env::args_os().skip(1).map(PathBuf::from);
+    let (Some(data), Some(corpus)) = (arguments.next(), arguments.next()) else {
+        panic!("usage: seeds DATA CORPUS");
+    };
+    for target in ["section", "metadata", "archive"] {
+        fs::create_dir_all(corpus.join(target)).expect("the corpus can be made");
+    }
+    for folder in ["made", "compat", "bad"] {
+        for entry in fs::read_dir(data.join("dwarfs").join(folder)).expect("the test data is there") {
+            let path = entry.expect("it can be listed").path();
+            if path.extension().is_some_and(|extension| extension == "dwarfs" || extension == "bin") {
+                add(&path, &corpus);
+            }
+        }
+    }
+}
+
+fn add(path: &Path, corpus: &Path) {
+    let name = path.file_name().expect("it is a file");
+    let bytes = fs::read(path).expect("it can be read");
+    let save = |target: &str, bytes: &[u8]| {
+        if bytes.len() <= MAX_LEN {
+            fs::write(corpus.join(target).join(name), bytes).expect("the seed can be written");
+        }
+    };
+    save("archive", &bytes);
+    let Ok(index) = Index::open(&bytes, Place::At { offset: 0, len: None }) else { return };
+    let payload = |kind| {
+        let section = index.first(kind)?;
+        let stored = bytes.get(section.offset as usize..section.end as usize)?.get(64..)?;
+        // The other codecs are those of the targets' own reading; zstd is what nearly all archives have here.
+        if stored.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) { decompress(stored) } else { Some(stored.to_vec()) }
+    };
+    if let (Some(schema), Some(metadata)) = (payload(SectionKind::Schema), payload(SectionKind::Metadata)) {
+        save("section", &schema);
+        let len = u16::try_from(schema.len()).expect("a schema is short");
+        let seed = [&len.to_le_bytes(), &*schema, &*metadata].concat();
+        save("metadata", &seed);
+    }
+    if let Some(history) = payload(SectionKind::History) {
+        save("section", &history);
+    }
+    if let Some(last) = index.sections().last() {
+        save("section", &bytes[last.offset as usize..]);
+    }
+}
+
+fn decompress(frame: &[u8]) -> Option<Vec<u8>> {
+    zstd::stream::decode_all(frame).ok()
+}

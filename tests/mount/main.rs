@@ -1,0 +1,28 @@
+//! Real mounts: the FUSE front by itself, and what programs see of a mounted stack.
+//!
+//! They need root (for private mount namespaces and other users) and `/dev/fuse`; the tests of other users bring
+//! their own device node. What runs on a mounted stack runs twice: as root, and as a user without a name or rights.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says what it skips"
+)]
+
+mod archives;
+mod attributes;
+mod directory;
+mod exec;
+mod lifecycle;
+mod mapping;
+mod memory;
+mod read;
+mod rename;
+mod session;
+mod support;
+mod unlink;
+mod write;

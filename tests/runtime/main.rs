@@ -1,0 +1,17 @@
+//! Images as their users meet them: made, listed, changed, damaged ([`image`], [`tools`]); and whole runs of a real
+//! image: the server, the sandbox, process 1 inside, and what is left behind.
+//!
+//! Each test of a run is made as root and as an ordinary user with a `/dev/fuse` of its own (mode 0666, in a private
+//! mount namespace).
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, unreachable_pub, reason = "tests")]
+
+mod exec;
+mod exit_codes;
+mod image;
+mod kill;
+mod place;
+mod signals;
+mod support;
+mod terminal;
+mod tools;
