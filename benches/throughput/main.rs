@@ -142,7 +142,7 @@ fn introduce(args: &Args, host: &Host) {
 }
 
 fn show(reports: &mut Vec<Report>, report: Report) {
-    println!("{}", report.text());
+    println!("{}load at the end of this part: {}\n", report.text(), Host::load());
     reports.push(report);
 }
 
