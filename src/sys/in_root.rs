@@ -278,7 +278,9 @@ mod tests {
             thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| root.ensure(Path::new(&path), Kind::Directory, 0o755).unwrap());
-                    scope.spawn(|| root.ensure(&Path::new(&path).with_file_name("f"), Kind::File, 0o644).unwrap());
+                    scope.spawn(|| {
+                        root.ensure(&Path::new(&path).with_file_name("f"), Kind::File, 0o644).unwrap()
+                    });
                 }
             });
         }

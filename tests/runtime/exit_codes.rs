@@ -7,7 +7,15 @@ use crate::support::{Who, for_each_user, status};
 #[test]
 fn the_programs_status_is_exact() {
     for_each_user(|world| {
-        for (script, expected) in [("exit 0", 0), ("exit 3", 3), ("exit 125", 125), ("exit 255", 255), ("kill -9 $$", 137), ("kill -15 $$", 143), ("kill -SEGV $$", 139)] {
+        for (script, expected) in [
+            ("exit 0", 0),
+            ("exit 3", 3),
+            ("exit 125", 125),
+            ("exit 255", 255),
+            ("kill -9 $$", 137),
+            ("kill -15 $$", 143),
+            ("kill -SEGV $$", 139),
+        ] {
             assert_eq!(status(world.shell(script).status().unwrap()), expected, "{script}");
         }
     });
@@ -16,11 +24,21 @@ fn the_programs_status_is_exact() {
 #[test]
 fn what_cannot_be_started_is_126_or_127() {
     for_each_user(|world| {
-        for (program, expected) in [("nothing", 127), ("/nothing", 127), ("/opt/plain", 126), ("/opt", 126), ("/opt/plain/x", 127), ("/opt/broken", 127)] {
+        for (program, expected) in [
+            ("nothing", 127),
+            ("/nothing", 127),
+            ("/opt/plain", 126),
+            ("/opt", 126),
+            ("/opt/plain/x", 127),
+            ("/opt/broken", 127),
+        ] {
             let output = world.command(&["fim-exec", program]).output().unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
             assert_eq!(status(output.status), expected, "{program}: {said}");
-            assert!(said.starts_with(&format!("fim: cannot run {program}: ")) && said.lines().count() == 1, "{said}");
+            assert!(
+                said.starts_with(&format!("fim: cannot run {program}: ")) && said.lines().count() == 1,
+                "{said}"
+            );
         }
     });
 }
@@ -43,7 +61,10 @@ fn errors_of_the_engine_are_125_and_one_line() {
             let output = command.env(name, value).output().unwrap();
             let said = String::from_utf8(output.stderr).unwrap();
             assert_eq!(status(output.status), 125, "{name}={value}: {said}");
-            assert!(said.starts_with("fim: ") && said.lines().count() == 1 && said.contains(expected), "{said}");
+            assert!(
+                said.starts_with("fim: ") && said.lines().count() == 1 && said.contains(expected),
+                "{said}"
+            );
         }
     });
 }

@@ -21,7 +21,11 @@ fn load(world: &World) -> Running {
 
 fn numbers_are_whole(world: &World) {
     let number = |name: &str| -> u64 {
-        fs::read_to_string(world.upper().join("var").join(name)).unwrap_or_default().trim().parse().unwrap_or(0)
+        fs::read_to_string(world.upper().join("var").join(name))
+            .unwrap_or_default()
+            .trim()
+            .parse()
+            .unwrap_or(0)
     };
     assert!(number("n") > 0 && number("n") >= number("synced"), "{} {}", number("n"), number("synced"));
 }
@@ -121,7 +125,8 @@ fn other_instances_go_on() {
 #[test]
 fn a_guest_cannot_outlive_by_new_sessions() {
     for_each_user(|world| {
-        let running = world.start("setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & echo ready; sleep 60");
+        let running = world
+            .start("setsid sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & echo ready; sleep 60");
         kill(running.pid());
         world.assert_nothing_left();
     });

@@ -16,7 +16,8 @@ fn each_signal_reaches_the_programs_group() {
             ("USR2", Signal::SIGUSR2),
             ("WINCH", Signal::SIGWINCH),
         ] {
-            let script = format!("trap 'echo got {name}; exit 9' {name}; echo ready; while :; do usleep 10000; done");
+            let script =
+                format!("trap 'echo got {name}; exit 9' {name}; echo ready; while :; do usleep 10000; done");
             let running = world.start(&script);
             running.signal(signal);
             assert_eq!(running.end(), (9, format!("got {name}\n")), "{name}");
@@ -79,7 +80,12 @@ fn orphans_are_reaped() {
 #[test]
 fn ignored_signals_stay_ignored_and_sigpipe_kills() {
     for_each_user(|world| {
-        assert_eq!(world.says("(usleep 100000; echo x; echo $? >&2) 2>/tmp/status | true; usleep 300000; cat /tmp/status"), "");
+        assert_eq!(
+            world.says(
+                "(usleep 100000; echo x; echo $? >&2) 2>/tmp/status | true; usleep 300000; cat /tmp/status"
+            ),
+            ""
+        );
         assert_eq!(world.says("grep SigBlk /proc/self/status | cut -f2"), "0000000000000000");
     });
 }

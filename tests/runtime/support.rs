@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, OpenOptions, Permissions},
     os::unix::{
         fs::{PermissionsExt as _, chown, symlink},
         process::CommandExt as _,
@@ -29,9 +29,9 @@ pub const HOME: &str = "/home/tester";
 
 /// Programs of the small root, all of them busybox.
 const APPLETS: [&str; 37] = [
-    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "cut", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkdir",
-    "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "setsid", "sleep", "stat", "stty", "sync", "test",
-    "touch", "true", "tty", "usleep", "printenv",
+    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "cut", "grep", "head", "hostname", "id",
+    "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq",
+    "setsid", "sleep", "stat", "stty", "sync", "test", "touch", "true", "tty", "usleep", "printenv",
 ];
 
 /// Who runs an image.
@@ -113,7 +113,11 @@ impl World {
         let world = Self { who, folder };
         world.make_root();
         if who == Who::Plain {
-            let made = Command::new("mknod").args(["-m", "0666"]).arg(world.path("fuse")).args(["c", "10", "229"]).status();
+            let made = Command::new("mknod")
+                .args(["-m", "0666"])
+                .arg(world.path("fuse"))
+                .args(["c", "10", "229"])
+                .status();
             assert!(made.unwrap().success());
         }
         for own in ["data", "global", "own", "cwd"] {
@@ -258,7 +262,8 @@ impl World {
             .iter()
             .find(|pid| {
                 fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
-                    fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse")))
+                    fds.flatten()
+                        .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == Path::new("/dev/fuse")))
                 })
             })
             .unwrap_or_else(|| panic!("no server among {:?}", self.processes()))
@@ -268,7 +273,11 @@ impl World {
     pub fn assert_nothing_left(&self) {
         eventually("nothing is left", || {
             let left = (self.instances(), self.servers(), self.processes());
-            if left.0.is_empty() && left.1.is_empty() && left.2.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+            if left.0.is_empty() && left.1.is_empty() && left.2.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{left:?}"))
+            }
         });
     }
 }
@@ -340,13 +349,10 @@ pub fn eventually(what: &str, check: impl Fn() -> Result<(), String>) {
     loop {
         match check() {
             Ok(()) => return,
-            Err(why) if started.elapsed() > Duration::from_secs(1) => panic!("not within a second: {what}: {why}"),
+            Err(why) if started.elapsed() > Duration::from_secs(1) => {
+                panic!("not within a second: {what}: {why}")
+            }
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-/// Opens a file for reading and writing.
-pub fn open(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
