@@ -18,7 +18,7 @@ const COUNT: &str = "{msg:<18} {spinner} {human_pos} entries {elapsed}";
 
 /// A report on stderr.
 #[derive(Debug)]
-pub struct Terminal {
+pub(super) struct Terminal {
     bar: ProgressBar,
     phase: Mutex<Phase>,
 }
@@ -26,7 +26,7 @@ pub struct Terminal {
 impl Terminal {
     /// A bar where stderr is a terminal, else warnings only.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let target = if io::stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(RATE)
         } else {

@@ -362,11 +362,14 @@ impl Server<'_> {
         let deadline = Instant::now() + LAST_WRITES;
         let ended = ready::wait(&[(self.session.ended(), Interest::HangUp)], Some(deadline))?;
         let in_time = ended.first().is_some_and(|ended| ended.hung_up);
+        let Self { session, stack, .. } = self;
         if in_time {
-            self.session.wait().map_err(io::Error::other)?;
+            session.wait().map_err(io::Error::other)?;
         } else {
             tracing::error!("the mount is in use still, and is left");
         }
+        // The upper is free before the next server can be started.
+        drop(stack);
         locked.remove()
     }
 }
