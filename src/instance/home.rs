@@ -91,10 +91,10 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if self.directory.is_entry_of(&self.parent, &self.name) {
-            if let Err(error) = self.parent.remove(&self.name) {
-                tracing::warn!(%error, path = %self.path.display(), "cannot remove the instance directory");
-            }
+        if self.directory.is_entry_of(&self.parent, &self.name)
+            && let Err(error) = self.parent.remove(&self.name)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the instance directory");
         }
     }
 }

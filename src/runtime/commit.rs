@@ -133,7 +133,7 @@ pub fn commit(
     }
     let work = || make(site, target, message, options, progress);
     let keeps_upper = matches!(target, Target::File(_));
-    match freeze(&Place::new(&site.app, site.key.clone()))? {
+    match freeze(&Place::new(&site.app, site.key))? {
         Found::Server(commission) => {
             let Some(committed) = work()? else { return Ok(None) };
             if !keeps_upper {

@@ -154,7 +154,7 @@ pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result
     logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
-    let place = Place::new(&ground.site.app, ground.site.key.clone());
+    let place = Place::new(&ground.site.app, ground.site.key);
     let lease = ground.join(host, &place)?;
     let outcome = ground.run_inside(host, request, &lease, &place, stdio);
     drop(lease);
@@ -192,7 +192,10 @@ impl Ground {
     }
 
     fn join(&self, host: &Host, place: &Place) -> Result<Lease, RunError> {
-        let stack = self.site.stack();
+        let mut stack = self.site.stack();
+        if let Some(bytes) = host.choices.cache_size {
+            stack.cache = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
         let mut session = fuse::Options::default();
         session.threads = host.choices.threads.unwrap_or(session.threads);
         let duty = Duty {
@@ -201,7 +204,7 @@ impl Ground {
             session,
             dirs: &self.site.app,
         };
-        Ok(join_or_start(place, process::id(), duty)?)
+        Ok(join_or_start(place, process::id(), &duty)?)
     }
 
     fn run_inside(
@@ -276,8 +279,13 @@ impl Ground {
 /// The engine's own program, for process 1 inside.
 enum EngineFile {
     At(PathBuf),
-    /// A program in memory, or one whose file has been removed since.
-    Open(OwnedFd, i32),
+    /// A program in memory, or one whose file has been removed since; it has this number as long as this lives.
+    Open {
+        /// The number.
+        number: i32,
+        /// Keeps it open.
+        _fd: OwnedFd,
+    },
 }
 
 impl EngineFile {
@@ -290,13 +298,13 @@ impl EngineFile {
         }
         let fd = OwnedFd::from(std::fs::File::open(SELF).map_err(failed)?);
         let number = process::keep_over_exec(fd.as_fd()).map_err(failed)?;
-        Ok(Self::Open(fd, number))
+        Ok(Self::Open { number, _fd: fd })
     }
 
     fn engine(&self) -> Engine<'_> {
         match self {
             Self::At(path) => Engine::At(path),
-            Self::Open(_, number) => Engine::Open(*number),
+            Self::Open { number, .. } => Engine::Open(*number),
         }
     }
 }

@@ -144,10 +144,11 @@ impl Child {
     pub fn wait(self) -> io::Result<Ended> {
         loop {
             match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
-                Ok(status) => match change_of(status) {
-                    Some((_, Change::Ended(ended))) => return Ok(ended),
-                    _ => {}
-                },
+                Ok(status) => {
+                    if let Some((_, Change::Ended(ended))) = change_of(status) {
+                        return Ok(ended);
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }

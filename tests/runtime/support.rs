@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, OpenOptions, Permissions},
     os::unix::{
         fs::{PermissionsExt as _, chown, symlink},
         process::CommandExt as _,
@@ -355,9 +355,4 @@ pub fn eventually(what: &str, check: impl Fn() -> Result<(), String>) {
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-/// Opens a file for reading and writing.
-pub fn open(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).open(path).unwrap()
 }

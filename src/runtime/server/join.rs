@@ -53,7 +53,7 @@ impl Lease {
 /// # Errors
 ///
 /// [`ServerError`].
-pub fn join_or_start(place: &Place, pid: i32, duty: Duty<'_>) -> Result<Lease, ServerError> {
+pub fn join_or_start(place: &Place, pid: i32, duty: &Duty<'_>) -> Result<Lease, ServerError> {
     for _ in 0..PATIENCE {
         let locked = place.lock()?;
         match locked.connect() {
@@ -98,7 +98,7 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
 }
 
 /// Starts a server. The lock is held until it answers; its first lease is there before it is.
-fn start(place: &Place, locked: Locked, pid: i32, duty: Duty<'_>) -> Result<Lease, ServerError> {
+fn start(place: &Place, locked: Locked, pid: i32, duty: &Duty<'_>) -> Result<Lease, ServerError> {
     locked.make_room(place)?;
     let (ours, theirs) = Channel::pair(LIMIT).map_err(ServerError::step("make a channel"))?;
     match process::fork().map_err(ServerError::step("start the file server"))? {
@@ -117,7 +117,7 @@ fn start(place: &Place, locked: Locked, pid: i32, duty: Duty<'_>) -> Result<Leas
 }
 
 /// Becomes nobody's child in a session of its own, and serves.
-fn part(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
+fn part(place: &Place, locked: Locked, first: Channel, duty: &Duty<'_>) -> ! {
     process::new_session();
     match process::fork() {
         Ok(Forked::Child) => serve(place, locked, first, duty),

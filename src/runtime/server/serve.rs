@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    io,
+    fmt, io,
     os::fd::{AsFd as _, BorrowedFd},
     panic::{self, AssertUnwindSafe},
     time::{Duration, Instant},
@@ -57,10 +57,16 @@ pub struct Duty<'a> {
     pub dirs: &'a AppDirs,
 }
 
+impl fmt::Debug for Duty<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Duty").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
 /// Serves until the last lease has closed. Never returns: it runs in a process of its own.
-pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
+pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: &Duty<'_>) -> ! {
     // A panic is told to the front like any other failure, and must not run on in its copy of the front's stack.
-    let started = panic::catch_unwind(AssertUnwindSafe(|| start(place, &locked, &first, &duty)))
+    let started = panic::catch_unwind(AssertUnwindSafe(|| start(place, &locked, &first, duty)))
         .unwrap_or_else(|panic| Err(format!("cannot open the stack: internal error: {}", words_of(&*panic))));
     let status = match started {
         Ok(mut server) => {
@@ -315,7 +321,6 @@ impl Server<'_> {
     }
 
     /// A lease has closed: nothing is left of its instance.
-    #[expect(clippy::needless_pass_by_value, reason = "this is the end of the client")]
     fn let_go(&self, client: Client) {
         let Some(FrontProcess { pid, pidfd }) = client.front else { return };
         if !self.dirs.instances().join(pid.to_string()).exists() {
