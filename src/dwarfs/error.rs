@@ -141,7 +141,10 @@ pub enum Error {
         /// The object.
         inode: u32,
     },
-    /// Another thread's attempt at the same block failed; its reason is repeated here.
+    /// The thread that was loading a block for everybody died of something else.
+    #[error("loading the block was abandoned")]
+    Abandoned,
+    /// An attempt at a block failed for which several threads were waiting; all of them get the same reason.
     #[error(transparent)]
     Shared(#[from] std::sync::Arc<Error>),
 }

@@ -244,7 +244,8 @@ fn errno_of(error: &ArchiveError) -> Errno {
         | ArchiveError::Limit { .. }
         | ArchiveError::Malformed { .. }
         | ArchiveError::OutOfRange { .. }
-        | ArchiveError::Damaged { .. } => Errno::EIO,
+        | ArchiveError::Damaged { .. }
+        | ArchiveError::Abandoned => Errno::EIO,
     }
 }
 

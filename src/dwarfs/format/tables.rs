@@ -210,11 +210,11 @@ impl Tables {
         let inodes = self.inode_count();
         let rows = self.inode.mode_index.len();
         let entries = self.entry_name.len();
-        at_least_one("inodes", inodes)?;
-        at_least_one("directories", self.dir_first.len())?;
-        at_least_one("chunk table entries", self.chunk_table.len())?;
-        at_least_one("directory entries", entries)?;
-        at_least_one("modes", self.modes.len())?;
+        at_least_one("there are no inodes", inodes)?;
+        at_least_one("there are no directories", self.dir_first.len())?;
+        at_least_one("there are no chunk table entries", self.chunk_table.len())?;
+        at_least_one("there are no directory entries", entries)?;
+        at_least_one("there are no modes", self.modes.len())?;
         if self.entry_name.is_free() {
             at_most("number of directory entries", entries, 1)?;
         }

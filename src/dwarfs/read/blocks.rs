@@ -15,7 +15,7 @@ use crate::{
     },
     pinned::Slice,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -30,8 +30,6 @@ pub(super) struct Blocks {
     /// Longest uncompressed block.
     max_len: u64,
     blocks: Vec<BlockState>,
-    /// Taken while a stored block is checked, so that it is checked once.
-    checking: Mutex<()>,
 }
 
 /// What is known of a block.
@@ -54,7 +52,7 @@ impl Blocks {
         };
         let blocks = blocks.map(state).collect();
         let archive = cache.register();
-        Self { source, index, cache, archive, max_len, blocks, checking: Mutex::new(()) }
+        Self { source, index, cache, archive, max_len, blocks }
     }
 
     pub(super) fn source(&self) -> &dyn ReadAt {
@@ -80,26 +78,38 @@ impl Blocks {
             bound,
         })?;
         let payload = self.payload(block)?;
-        if payload.compression == Compression::None {
-            return self.stored(block, payload, offset, len);
-        }
         let key = Key { archive: self.archive, block: number };
+        if payload.compression == Compression::None {
+            return self.stored(key, block, payload, offset, len);
+        }
         let decoded = self.cache.get(key, || self.decode(block))?;
         let range = checked_range(offset, len, decoded.len() as u64)?;
         Ok(decoded.slice(range))
     }
 
     /// Reads a part of a stored block from the file, after the block as a whole was checked once.
-    fn stored(&self, block: &BlockState, payload: Payload, offset: u64, len: usize) -> Result<Slice, Error> {
+    fn stored(
+        &self,
+        key: Key,
+        block: &BlockState,
+        payload: Payload,
+        offset: u64,
+        len: usize,
+    ) -> Result<Slice, Error> {
         checked_range(offset, len, payload.len)?;
         if !block.checked.load(Ordering::Acquire) {
-            let _checking = self.checking.lock();
-            if !block.checked.load(Ordering::Acquire) {
-                self.index.check(self.source(), block.section, false, &mut |_| {})?;
-                block.checked.store(true, Ordering::Release);
-            }
+            self.cache.once(key, || self.check(block))?;
         }
         read_vec(self.source(), payload.offset + offset, len as u64).map(Slice::from_vec)
+    }
+
+    /// Checks a stored block against its checksum, unless somebody just did.
+    fn check(&self, block: &BlockState) -> Result<(), Error> {
+        if !block.checked.load(Ordering::Acquire) {
+            self.index.check(self.source(), block.section, false, &mut |_| {})?;
+            block.checked.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn decode(&self, block: &BlockState) -> Result<Block, Error> {

@@ -176,6 +176,16 @@ impl BlockCache {
         }
     }
 
+    /// Does something about a block once, however many ask for it at the same time.
+    pub(super) fn once(&self, key: Key, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let done = self.get(key, || work().map(|()| Block::new(Vec::new())));
+        let mut shard = self.shard(key).lock();
+        if let Some(Slot::Ready { .. }) = shard.slots.get(&key) {
+            shard.slots.remove(&key);
+        }
+        done.map(|_| ())
+    }
+
     /// The shard of a key. Neighbouring blocks get different shards.
     fn shard(&self, key: Key) -> &Mutex<Shard> {
         let mixed = (u64::from(key.block) ^ key.archive.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -266,21 +276,22 @@ impl Pilot<'_> {
         let outcome = loaded.map_err(Arc::new);
         self.outcome = Some(outcome.clone());
         drop(self);
-        outcome.map_err(Error::Shared)
+        outcome.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(Error::Shared))
     }
 }
 
 impl Drop for Pilot<'_> {
     fn drop(&mut self) {
-        let outcome = self.outcome.take().unwrap_or_else(|| {
-            Err(Arc::new(Error::Damaged { what: "loading a block was abandoned", inode: 0 }))
-        });
+        let outcome = self.outcome.take().unwrap_or_else(|| Err(Arc::new(Error::Abandoned)));
         let mut shard = self.cache.shard(self.key).lock();
         match &outcome {
             Ok(block) => {
                 self.cache.used.fetch_add(block.len(), Ordering::Relaxed);
                 shard.slots.insert(self.key, Slot::Ready { block: Arc::clone(block), again: false });
-                shard.clock.push_back(self.key);
+                // What takes no room is never evicted.
+                if block.len() > 0 {
+                    shard.clock.push_back(self.key);
+                }
             }
             Err(_) => {
                 shard.slots.remove(&self.key);
@@ -344,6 +355,29 @@ mod tests {
             }
         });
         assert_eq!(cache.get(key(1), || block(5)).unwrap().len(), 5);
+    }
+
+    #[test]
+    fn work_is_done_once_at_a_time_and_leaves_nothing() {
+        let cache = BlockCache::new(1 << 20);
+        let done = AtomicU32::new(0);
+        let work = || {
+            if done.load(Ordering::Relaxed) == 0 {
+                thread::sleep(std::time::Duration::from_millis(20));
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| cache.once(key(1), work).unwrap());
+            }
+        });
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+        assert!(cache.once(key(1), || Err(Error::NotFound { offset: 0 })).is_err());
+        assert!(
+            cache.shards.iter().all(|shard| shard.lock().slots.is_empty() && shard.lock().clock.is_empty())
+        );
     }
 
     #[test]

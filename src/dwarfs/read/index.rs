@@ -141,15 +141,16 @@ impl Index {
         source: &dyn ReadAt,
         section: Section,
     ) -> Result<(Compression, Vec<u8>), Error> {
-        let payload = self.payload(source, section)?;
-        let bytes = read_vec(source, payload.offset, payload.len)?;
-        if self.minor >= FIRST_MINOR_WITH_CHECKSUMS {
-            let header = self.header(source, section)?;
-            if header.hash_xxh3(&bytes) != header.xxh3 {
-                return Err(mismatch(section, Checksum::Xxh3));
-            }
+        if self.minor < FIRST_MINOR_WITH_CHECKSUMS {
+            let payload = self.payload(source, section)?;
+            return Ok((payload.compression, read_vec(source, payload.offset, payload.len)?));
         }
-        Ok((payload.compression, bytes))
+        let header = self.header(source, section)?;
+        let bytes = read_vec(source, section.offset + HEADER_LEN as u64, header.len)?;
+        if header.hash_xxh3(&bytes) != header.xxh3 {
+            return Err(mismatch(section, Checksum::Xxh3));
+        }
+        Ok((header.compression, bytes))
     }
 
     /// Checks a section against its checksums, without keeping it; `take` hears of each piece that was read.
