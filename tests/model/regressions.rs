@@ -240,6 +240,20 @@ fn truncating_copies_only_what_stays() {
 }
 
 #[test]
+fn regression_times_that_the_kernel_flushes_copy_nothing_up() {
+    let fixture = Fixture::new(&dir([("f", file(b"low"))]));
+    let ino = fixture.ino("f");
+    let attr = fixture.fs.getattr(ino).unwrap();
+    let ctime = Some(fim::vfs::Time { seconds: attr.ctime.seconds + 9, nanos: 0 });
+    let flushed = SetAttr { mtime: Some(SetTime::At(attr.mtime)), ctime, ..SetAttr::default() };
+    fixture.fs.setattr(ROOT, ino, &flushed).unwrap();
+    assert!(!fixture.upper("f").exists(), "nothing has changed");
+    let other = SetAttr { mtime: Some(SetTime::At(attr.ctime)), ctime, ..SetAttr::default() };
+    assert_eq!(fixture.fs.setattr(ROOT, ino, &other).unwrap().mtime, attr.ctime, "another time is kept");
+    assert!(fixture.upper("f").exists());
+}
+
+#[test]
 fn removed_objects_work_until_they_are_forgotten() {
     let fixture = Fixture::new(&dir([("low", file(b"low")), ("d", dir([]))]));
     let (low, d) = (fixture.ino("low"), fixture.ino("d"));
