@@ -203,7 +203,7 @@ impl World {
         said(self.shell(script).output().unwrap())
     }
 
-    /// Starts a script and waits until it has printed a line.
+    /// Starts a script and waits until it has printed `ready`.
     pub fn start(&self, script: &str) -> Running {
         self.start_with("fim-exec", script)
     }
@@ -218,7 +218,8 @@ impl World {
         while std::io::Read::read(&mut output, &mut byte).unwrap() == 1 && byte != *b"\n" {
             first.push(byte[0]);
         }
-        Running { child, first: String::from_utf8(first).unwrap(), output }
+        assert_eq!(first, b"ready");
+        Running { child, output }
     }
 
     /// Instance directories that are there.
@@ -299,8 +300,6 @@ fn own_all(path: &Path) {
 /// A run that is under way.
 pub struct Running {
     pub child: Child,
-    /// The first line it printed.
-    pub first: String,
     pub output: std::process::ChildStdout,
 }
 

@@ -61,7 +61,7 @@ impl Screen {
     }
 
     /// Starts a command as the leader of a session on this terminal.
-    fn start(&self, command: Command) -> Child {
+    fn start(&self, command: &Command) -> Child {
         let mut session = Command::new("setsid");
         session.args(["--wait", "--ctty"]).arg(command.get_program()).args(command.get_args()).env_clear();
         for (name, value) in command.get_envs() {
@@ -96,7 +96,7 @@ impl Screen {
 }
 
 fn run(world: &World, screen: &Screen, script: &str) -> Child {
-    screen.start(world.shell(script))
+    screen.start(&world.shell(script))
 }
 
 fn ends_with(mut child: Child, expected: i32) {
@@ -208,7 +208,7 @@ fn ctrl_z_stops_the_job_for_the_callers_shell_and_fg_goes_on() {
         }
         outer.current_dir(world.path("cwd"));
         let _ = shell.env_clear();
-        let child = screen.start(outer);
+        let child = screen.start(&outer);
         screen.wait_for("ready");
         screen.type_in("\x1a");
         screen.wait_for("stopped 148");
