@@ -130,7 +130,11 @@ pub fn make(
     folder: &Path,
 ) -> Result<Archive> {
     let program = maker.program(host)?;
-    let settings = maker.settings(level, class);
+    let mut settings = maker.settings(level, class);
+    if maker == Maker::Fim && !knows_levels(&program)? {
+        // The words behind `archive create`.
+        settings.truncate(2);
+    }
     let path = folder.join(format!("{}-{level}.{}", source.name, maker.suffix()));
     let noted = folder.join(format!("{}-{level}.{}.note", source.name, maker.suffix()));
     let name = program.file_name().unwrap_or_default().to_string_lossy();
@@ -160,6 +164,13 @@ pub fn make(
     let blocks = facts::blocks(&path).map(|facts| format!(", {facts}")).unwrap_or_default();
     let about = format!("{}{blocks}: {mebibytes:.1} MiB, made in {:.1} s", note.command, note.seconds);
     Ok(Archive { path, about })
+}
+
+/// Levels are an option of newer builds.
+fn knows_levels(fim: &Path) -> Result<bool> {
+    let mut help = Command::new(fim);
+    let output = command::run(help.args(["archive", "create", "--help"]), Duration::from_secs(10))?;
+    Ok(output.stdout.contains("--level"))
 }
 
 fn earlier(archive: &Path, noted: &Path) -> Option<Note> {

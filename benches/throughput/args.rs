@@ -38,6 +38,9 @@ pub struct Args {
     /// Keeps trees and archives here for the next run [default: a directory that is removed at the end]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+    /// Works in the directory's own file system, not on an ext4 disk of its own in it
+    #[arg(long)]
+    pub no_disk: bool,
     /// Writes every sample to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

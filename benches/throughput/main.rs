@@ -25,28 +25,24 @@ mod mounts;
 mod reading;
 mod report;
 mod rng;
+mod rooms;
 mod start;
 mod table;
 mod tree;
 mod work;
 mod writing;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 
 use crate::{
     archives::Source,
     args::{Args, Part},
-    cleanup::{Guard, Undo},
     failure::{Failure, Result, cannot},
     host::Host,
     report::Report,
+    rooms::{Rooms, fit_for_options},
     tree::{Census, Sizes},
     writing::Counted,
 };
@@ -70,7 +66,8 @@ fn run(args: &Args) -> Result<()> {
     cleanup::on_signals()?;
     let host = Host::new(args.fim.as_deref(), Duration::from_secs(args.limit));
     introduce(args, &host);
-    let (rooms, _guard) = Rooms::make(args)?;
+    let rooms = Rooms::make(args, &host)?;
+    println!("scratch: {}", rooms.about);
     let sizes = if args.quick { Sizes::QUICK } else { Sizes::FULL };
     let base = match &args.tree {
         Some(tree) => fs::canonicalize(tree).map_err(cannot("find", tree))?,
@@ -145,7 +142,7 @@ fn introduce(args: &Args, host: &Host) {
 }
 
 fn show(reports: &mut Vec<Report>, report: Report) {
-    println!("{}", report.text());
+    println!("{}load at the end of this part: {}\n", report.text(), Host::load());
     reports.push(report);
 }
 
@@ -159,58 +156,4 @@ fn save(args: &Args, reports: &[Report]) -> Result<()> {
         "parts": reports,
     });
     fs::write(path, format!("{all:#}\n")).map_err(cannot("write", path))
-}
-
-/// Where things are put.
-struct Rooms {
-    /// Trees and archives; with `--scratch` they stay for the next run.
-    kept: PathBuf,
-    /// Mounts and uppers of this run.
-    run: PathBuf,
-}
-
-impl Rooms {
-    /// Makes the directories; the guard removes what must not stay.
-    fn make(args: &Args) -> Result<(Self, Guard)> {
-        let id = std::process::id();
-        let temporary = || Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("throughput-{id}"));
-        let kept = args.scratch.clone().unwrap_or_else(temporary);
-        fs::create_dir_all(&kept).map_err(cannot("make", &kept))?;
-        let kept = fs::canonicalize(&kept).map_err(cannot("find", &kept))?;
-        fit_for_options(&kept)?;
-        let run = kept.join(format!("run-{id}"));
-        let removed = if args.scratch.is_some() { &run } else { &kept };
-        let ((), guard) = cleanup::make_known(Undo::Directory(removed.clone()), || {
-            fs::create_dir_all(&run).map_err(cannot("make", &run))
-        })?;
-        Ok((Self { kept, run }, guard))
-    }
-
-    /// A tree of an earlier run if it is the same one, else a new one.
-    fn tree(
-        &self,
-        name: &str,
-        sizes: Sizes,
-        make: impl FnOnce(&Path, Sizes) -> Result<()>,
-    ) -> Result<PathBuf> {
-        let (tree, note) = (self.kept.join(name), self.kept.join(format!("{name}.note")));
-        let plan = format!("{sizes:?}");
-        if fs::read_to_string(&note).is_ok_and(|before| before == plan) {
-            return Ok(tree);
-        }
-        eprintln!("making {}", tree.display());
-        cleanup::remove_tree(&tree)?;
-        make(&tree, sizes)?;
-        fs::write(&note, plan).map_err(cannot("write", &note))?;
-        Ok(tree)
-    }
-}
-
-/// The option strings of overlay mounts and the kernel's list of mounts know no quoting that all agree on.
-fn fit_for_options(path: &Path) -> Result<()> {
-    let text = path.to_string_lossy();
-    if text.contains([',', ':', ' ', '\t', '\n', '\\', '=']) {
-        return Err(Failure::new(format!("{text} has a character that mount options give a meaning")));
-    }
-    Ok(())
 }

@@ -59,21 +59,20 @@ impl Stack {
         directory: &Path,
         probe: &Path,
     ) -> Result<()> {
-        cleanup::folder(directory)?;
-        let (device, guard) = cleanup::make(|| {
-            let mut attach = Command::new(losetup);
-            attach.args(["--find", "--show", "--read-only"]).arg(archive);
-            let device = PathBuf::from(command::run(&mut attach, MOUNT_LIMIT)?.stdout.trim());
-            Ok((device.clone(), Undo::Loop(device)))
-        })?;
-        self.guards.push(guard);
+        let device = self.attach(losetup, &["--read-only"], archive)?;
         self.kernel(kind, &device, directory, MsFlags::MS_RDONLY, "")?;
         answers(&directory.join(probe))
     }
 
+    /// Mounts an ext4 disk behind a loop device. Its file is read and written past the page cache: nothing is cached
+    /// twice.
+    pub fn disk(&mut self, losetup: &Path, image: &Path, directory: &Path) -> Result<()> {
+        let device = self.attach(losetup, &["--direct-io=on"], image)?;
+        self.kernel("ext4", &device, directory, MsFlags::empty(), "nodiscard")
+    }
+
     /// Mounts kernel overlayfs; lowers from the lowest to the highest.
     pub fn overlay(&mut self, lowers: &[PathBuf], upper: &Path, work: &Path, directory: &Path) -> Result<()> {
-        cleanup::folder(directory)?;
         let options = overlay_options(lowers, upper, work);
         self.kernel("overlay", Path::new("overlay"), directory, MsFlags::empty(), &options)
     }
@@ -88,6 +87,17 @@ impl Stack {
         resident(&servers(&self.directories))
     }
 
+    fn attach(&mut self, losetup: &Path, options: &[&str], file: &Path) -> Result<PathBuf> {
+        let (device, guard) = cleanup::make(|| {
+            let mut attach = Command::new(losetup);
+            attach.args(["--find", "--show"]).args(options).arg(file);
+            let device = PathBuf::from(command::run(&mut attach, MOUNT_LIMIT)?.stdout.trim());
+            Ok((device.clone(), Undo::Loop(device)))
+        })?;
+        self.guards.push(guard);
+        Ok(device)
+    }
+
     fn kernel(
         &mut self,
         kind: &str,
@@ -96,6 +106,7 @@ impl Stack {
         flags: MsFlags,
         options: &str,
     ) -> Result<()> {
+        cleanup::folder(directory)?;
         let ((), guard) = cleanup::make_known(Undo::Mount(directory.to_owned()), || {
             mount(Some(source), directory, Some(kind), flags, Some(options)).map_err(|errno| {
                 Failure::new(format!("cannot mount {kind} at {}: {errno}", directory.display()))

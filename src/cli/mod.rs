@@ -2,6 +2,7 @@
 
 pub mod cmd;
 mod exit;
+mod progress;
 mod resolve;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{image::runtime_copy, sandbox::guest};
+use progress::Terminal;
 
 pub use exit::{ENGINE_ERROR, Failure, INPUTS_SKIPPED, Outcome};
 
@@ -75,11 +77,10 @@ fn tool() -> Outcome {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let report = cmd::Plain;
     match verb {
-        Verb::Create(args) => cmd::create::run(&args, &report),
-        Verb::Archive(args) => cmd::archive::run(&args, &report),
-        Verb::Layer(args) => cmd::layer::run(&args, &report),
+        Verb::Create(args) => cmd::create::run(&args, &Terminal::new()),
+        Verb::Archive(args) => cmd::archive::run(&args, &Terminal::new()),
+        Verb::Layer(args) => cmd::layer::run(&args, &Terminal::new()),
         Verb::Exec(args) => cmd::exec::run(args),
         Verb::Root(args) => cmd::root::run(args),
         Verb::Run(args) => cmd::run::run(args),

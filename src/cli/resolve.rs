@@ -19,7 +19,7 @@ use clap::Command;
 
 /// Turns the arguments (argv\[0\] first) into those of the tool; `image` is the image that was started, if one was.
 #[must_use]
-pub fn tool_arguments(arguments: &[OsString], image: Option<&Path>) -> Vec<OsString> {
+pub(super) fn tool_arguments(arguments: &[OsString], image: Option<&Path>) -> Vec<OsString> {
     let (called, rest) =
         arguments.split_first().map_or((OsStr::new("fim"), &[][..]), |(name, rest)| (name, rest));
     let mut resolved = vec![OsString::from("fim")];
@@ -46,7 +46,7 @@ fn verb_of(word: &OsStr) -> Option<OsString> {
 }
 
 /// Lowers the verb, and the sub-word behind it (with or without an image in between), where `tool` knows them so.
-pub fn lower_sub_words(tool: &Command, arguments: &mut [OsString]) {
+pub(super) fn lower_sub_words(tool: &Command, arguments: &mut [OsString]) {
     let Some(verb) = arguments.get_mut(1) else { return };
     lower_if_known(tool, verb);
     let Some(command) = tool.find_subcommand(&*verb) else { return };

@@ -2,6 +2,7 @@
 //!
 //! - [`format`]: bytes to structs and back; no input or output, no clock.
 //! - [`read`]: an open archive and the cache of its blocks.
+//! - [`write`]: trees become archives.
 //! - [`limits`]: how large anything may be that an archive claims.
 //! - [`Error`]: what can be wrong with an archive, with the facts.
 //!

@@ -26,7 +26,7 @@ use std::{
 
 use super::{
     ImageError, ImageFile,
-    image_file::{read_settings, read_table, twin_failed},
+    image_file::{open_regular, read_settings, read_table, twin_failed},
     layer_table::{ArchiveKind, LayerEntry, LayerTable},
     reserved::Reserved,
     store::{Medium, Store},
@@ -75,7 +75,7 @@ impl ImageEdit {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let path = path.into();
         loop {
-            let file = File::open(&path).map_err(|source| ImageError::Open { path: path.clone(), source })?;
+            let file = open_regular(&path)?;
             file.lock().map_err(|source| ImageError::Lock { path: path.clone(), source })?;
             if !is_at(&file, &path) {
                 continue;

@@ -16,6 +16,12 @@ pub enum ImageError {
         /// What the host says.
         source: io::Error,
     },
+    /// Something that is no regular file, and may never end or never begin.
+    #[error("cannot use {}: it is not a regular file", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
     /// The file is no image: its program part.
     #[error("{} is not an image", path.display())]
     NotElf {

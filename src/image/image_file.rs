@@ -37,10 +37,7 @@ impl ImageFile {
     /// The file cannot be read, is no image, or both copies of its settings or its table are damaged.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, ImageError> {
         let path = path.into();
-        match File::open(&path) {
-            Ok(file) => Self::of(file, path),
-            Err(source) => Err(ImageError::Open { path, source }),
-        }
+        Self::of(open_regular(&path)?, path)
     }
 
     /// Takes an open file as an image; `path` is what messages call it.
@@ -110,6 +107,19 @@ impl ImageFile {
     pub fn table(&self) -> &LayerTable {
         &self.table
     }
+}
+
+/// Opens a regular file; a fifo would make the caller wait.
+///
+/// # Errors
+///
+/// It is something else, or the host refuses.
+pub fn open_regular(path: &Path) -> Result<File, ImageError> {
+    let failed = |source| ImageError::Open { path: path.to_owned(), source };
+    if !path.metadata().map_err(failed)?.is_file() {
+        return Err(ImageError::NotAFile { path: path.to_owned() });
+    }
+    File::open(path).map_err(failed)
 }
 
 /// Reads the settings that count.

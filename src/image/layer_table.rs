@@ -181,9 +181,9 @@ const MAX_END: u64 = i64::MAX as u64;
 mod tests {
     use super::*;
 
-    fn entry(kind: ArchiveKind, offset: u64, length: u64) -> LayerEntry {
+    fn entry(kind: &ArchiveKind, offset: u64, length: u64) -> LayerEntry {
         LayerEntry {
-            kind,
+            kind: kind.clone(),
             offset,
             length,
             content: "x".to_owned(),
@@ -196,7 +196,7 @@ mod tests {
     fn table(entries: &[(u64, u64)]) -> LayerTable {
         let mut table = LayerTable::default();
         for (offset, length) in entries {
-            table.push(entry(ArchiveKind::Layer, *offset, *length)).unwrap();
+            table.push(entry(&ArchiveKind::Layer, *offset, *length)).unwrap();
         }
         table
     }
@@ -210,7 +210,7 @@ mod tests {
             (ArchiveKind::Other("future".to_owned()), 16384),
             (ArchiveKind::Layer, 12288),
         ] {
-            table.push(entry(kind, offset, 10)).unwrap();
+            table.push(entry(&kind, offset, 10)).unwrap();
         }
         let again = LayerTable::decode(&table.encode().unwrap(), 4096).unwrap();
         assert_eq!(again, table);
@@ -228,7 +228,7 @@ mod tests {
             (&[(12288, 1), (8192, 5000)], "something else"),
             (&[(8193, 10)], "multiples"),
             (&[(4096, u64::MAX)], "that long"),
-            (&[(u64::MAX & !4095, 4096)], "that long"),
+            (&[(!4095, 4096)], "that long"),
         ] {
             let bytes = table(entries).encode().unwrap();
             let error = LayerTable::decode(&bytes, 4096).unwrap_err().to_string();
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn long_messages_are_refused() {
-        let mut long = entry(ArchiveKind::Layer, 4096, 1);
+        let mut long = entry(&ArchiveKind::Layer, 4096, 1);
         long.message = "m".repeat(MESSAGE_LIMIT + 1);
         assert!(matches!(LayerTable::default().push(long), Err(TableError::Message { .. })));
     }

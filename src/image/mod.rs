@@ -30,7 +30,7 @@ mod verify;
 
 pub use edit::{ImageEdit, NewArchive, Published, append, publish};
 pub use error::ImageError;
-pub use image_file::ImageFile;
+pub use image_file::{ImageFile, open_regular};
 pub use layer_table::{ArchiveKind, LayerEntry, LayerTable, TableError};
 pub use verify::{Depth, Verified, verify_archive};
 

@@ -60,18 +60,18 @@ impl Disk {
         self.0.borrow().now.clone()
     }
 
-    fn take(&self, step: Step) -> io::Result<()> {
+    fn take(&self, step: &Step) -> io::Result<()> {
         let mut state = self.0.borrow_mut();
         let number = state.steps.len();
         state.steps.push(step.clone());
         if state.fails_at == Some(number) {
-            if let Step::Write(offset, data) = &step {
+            if let Step::Write(offset, data) = step {
                 let torn = Step::Write(*offset, data[..data.len() / 2].to_vec());
                 apply(&mut state.now, &torn);
             }
             return Err(io::Error::from_raw_os_error(5));
         }
-        apply(&mut state.now, &step);
+        apply(&mut state.now, step);
         Ok(())
     }
 
@@ -127,11 +127,11 @@ impl Store for Disk {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.take(Step::Write(offset, bytes.to_vec()))
+        self.take(&Step::Write(offset, bytes.to_vec()))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.take(Step::Sync)
+        self.take(&Step::Sync)
     }
 
     fn length(&self) -> io::Result<u64> {
@@ -139,7 +139,7 @@ impl Store for Disk {
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        self.take(Step::Length(length))
+        self.take(&Step::Length(length))
     }
 }
 

@@ -11,6 +11,9 @@ use std::{
 use super::dirs::{AppDirs, DirsError};
 use crate::sys::tree::DirFd;
 
+/// How often somebody who sweeps may come between our steps before the place counts as gone.
+const PATIENCE: u32 = 1000;
+
 /// What an instance directory holds, beside its files.
 const FOLDERS: [(&str, u32); 14] = [
     ("portal", 0o700),
@@ -88,17 +91,17 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if self.directory.is_entry_of(&self.parent, &self.name) {
-            if let Err(error) = self.parent.remove(&self.name) {
-                tracing::warn!(%error, path = %self.path.display(), "cannot remove the instance directory");
-            }
+        if self.directory.is_entry_of(&self.parent, &self.name)
+            && let Err(error) = self.parent.remove(&self.name)
+        {
+            tracing::warn!(%error, path = %self.path.display(), "cannot remove the instance directory");
         }
     }
 }
 
 /// Makes the directory and takes its lock, both before somebody who sweeps can take it for a leftover.
 fn make(parent: &DirFd, name: &str) -> io::Result<DirFd> {
-    loop {
+    for _ in 0..PATIENCE {
         parent.remove(name)?;
         let directory = match parent.ensure(name, 0o755) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -108,6 +111,7 @@ fn make(parent: &DirFd, name: &str) -> io::Result<DirFd> {
             return Ok(directory);
         }
     }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {

@@ -72,6 +72,12 @@ impl Writer {
         self
     }
 
+    /// Eight bytes.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
     /// A byte string. One of 4 GiB or more is cut, and the channel refuses the message.
     pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.u32(u32::try_from(value.len()).unwrap_or(u32::MAX));
@@ -143,6 +149,17 @@ impl<'a> Reader<'a> {
         let length = self.length;
         let (bytes, _) = self.take(4)?.split_first_chunk().ok_or(WireError::Short { offset: length })?;
         Ok(u32::from_le_bytes(*bytes))
+    }
+
+    /// Eight bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Short`].
+    pub fn u64(&mut self) -> Result<u64, WireError> {
+        let length = self.length;
+        let (bytes, _) = self.take(8)?.split_first_chunk().ok_or(WireError::Short { offset: length })?;
+        Ok(u64::from_le_bytes(*bytes))
     }
 
     /// A byte string.

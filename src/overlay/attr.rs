@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     sync::Arc,
-    vfs::{Attr, Caller, Errno, Error, Ino, NodeId, Result, SetAttr},
+    vfs::{Attr, Caller, Errno, Error, Ino, NodeId, Result, SetAttr, SetTime},
 };
 
 /// Permission bits that let a program run with its owner's or group's rights.
@@ -65,6 +65,9 @@ impl Overlay {
         if (SetAttr { ctime: None, ..changes }) == SetAttr::default() {
             return self.attr_of(&node);
         }
+        if node.upper().is_none() && self.are_flushed_times(&node, &changes)? {
+            return self.attr_of(&node);
+        }
         let id = self.copy_up(&node, keep)?;
         let upper = self.upper()?;
         upper.set_attr(id, &changes)?;
@@ -72,6 +75,19 @@ impl Overlay {
             self.kill_privileges(id)?;
         }
         self.attr_of(&node)
+    }
+
+    /// Whether this is the kernel giving back the times of an inode that only lost a name: it keeps times itself when
+    /// it caches writes. There is nothing to bring into the upper for that.
+    fn are_flushed_times(&self, node: &Node, changes: &SetAttr) -> Result<bool> {
+        let only_times = changes.ctime.is_some()
+            && (SetAttr { atime: None, mtime: None, ctime: None, ..*changes }) == SetAttr::default();
+        if !only_times {
+            return Ok(false);
+        }
+        let attr = self.attr_of(node)?;
+        let is_kept = |new: Option<SetTime>, old| new.is_none_or(|new| new == SetTime::At(old));
+        Ok(is_kept(changes.atime, attr.atime) && is_kept(changes.mtime, attr.mtime))
     }
 
     /// Drops changes of owner and group to what is shown in place of the real ones.

@@ -9,7 +9,7 @@ use super::{
     node::{LowerRef, Node, Object, Origin},
 };
 use crate::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     vfs::{
         Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result,
         SeekWhence, SetAttr, SetTime, Spot, Upper, XattrFlags,
@@ -153,7 +153,8 @@ impl Overlay {
         }
         self.copy_xattrs(layer, lower.node, staged.id)?;
         let upper = self.upper()?;
-        if attr.kind == FileKind::Regular && attr.nlink == 1 {
+        // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
+        if attr.kind == FileKind::Regular && attr.nlink == 1 && !node.state.lock().rebased {
             let ino = node.ino.get().to_le_bytes();
             upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
             node.state.lock().has_origin = true;
@@ -249,9 +250,9 @@ impl Overlay {
                 }
                 let spot = staged.spot()?;
                 if node.is_dir() {
-                    upper.rmdir(spot)?
+                    upper.rmdir(spot)?;
                 } else {
-                    upper.unlink(spot)?
+                    upper.unlink(spot)?;
                 }
                 let id = staged.published();
                 state.upper = Some(id);
@@ -268,6 +269,7 @@ impl Overlay {
             let id = staged.published();
             state.upper = Some(id);
             state.lower_names = state.lower_names.saturating_sub(1);
+            link.parent.directory()?.published.fetch_add(1, Ordering::SeqCst);
             let links = state.links.clone();
             drop(state);
             for link in &links {

@@ -82,6 +82,11 @@ impl DirIndex {
         }
     }
 
+    /// Forgets what was learned about inode numbers.
+    pub(super) fn forget_inos(&mut self) {
+        self.entries.values_mut().for_each(|entry| entry.ino = None);
+    }
+
     /// Up to `count` entries behind `offset`.
     pub(super) fn behind(&self, offset: u64, count: usize) -> Vec<(u64, IndexEntry)> {
         let range = (std::ops::Bound::Excluded(offset), std::ops::Bound::Unbounded);

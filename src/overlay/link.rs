@@ -15,6 +15,10 @@ impl Overlay {
         if node.state.lock().links.is_empty() {
             return Err(Error::new(Errno::ENOENT, "make a hard link to a removed file"));
         }
+        // Nothing is copied for a name that cannot be made.
+        let free = dir.directory()?.lock.read();
+        self.vacancy(&dir, name)?;
+        drop(free);
         self.copy_up(&node, Keep::All)?;
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();

@@ -38,12 +38,31 @@ impl Overlay {
         let _topology = self.topology.read();
         let dir = self.table.get(parent)?;
         let _entries = dir.directory()?.lock.read();
-        let Some(found) = self.find(&dir, name)? else { return Ok(Lookup::Absent) };
-        self.resolve(&dir, name, found).map(Lookup::Found)
+        Ok(self.entry(&dir, name, || self.find(&dir, name))?.map_or(Lookup::Absent, Lookup::Found))
+    }
+
+    /// The entry `name` of `dir`, which `find` finds, with one more look-up.
+    pub(super) fn entry<'a>(
+        &'a self,
+        dir: &Arc<Node>,
+        name: Name<'_>,
+        find: impl Fn() -> Result<Option<Found<'a>>>,
+    ) -> Result<Option<Entry>> {
+        let published = &dir.directory()?.published;
+        loop {
+            let before = published.load(Ordering::SeqCst);
+            let Some(found) = find()? else { return Ok(None) };
+            let entry = self.resolve(dir, name, found)?;
+            if published.load(Ordering::SeqCst) == before {
+                return Ok(Some(entry));
+            }
+            // What was found below may be in the upper now, and the node of that forgotten already.
+            self.do_forget(entry.ino, 1);
+        }
     }
 
     /// The node of what was found as `name` in `dir`, as an entry that counts one look-up.
-    pub(super) fn resolve(&self, dir: &Arc<Node>, name: Name<'_>, found: Found<'_>) -> Result<Entry> {
+    fn resolve(&self, dir: &Arc<Node>, name: Name<'_>, found: Found<'_>) -> Result<Entry> {
         let (attr, origin) = (found.attr, (found.upper, found.lowers.top()));
         let node = self.obtain(dir, name, found)?;
         let held = Target { overlay: self, node };
@@ -61,9 +80,16 @@ impl Overlay {
 
     /// The node of `name` in `dir` for the time of an operation.
     pub(super) fn target(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Target<'_>>> {
-        let Some(found) = self.find(dir, name)? else { return Ok(None) };
-        let node = self.obtain(dir, name, found)?;
-        Ok(Some(Target { overlay: self, node }))
+        let published = &dir.directory()?.published;
+        loop {
+            let before = published.load(Ordering::SeqCst);
+            let Some(found) = self.find(dir, name)? else { return Ok(None) };
+            let node = self.obtain(dir, name, found)?;
+            let target = Target { overlay: self, node };
+            if published.load(Ordering::SeqCst) == before {
+                return Ok(Some(target));
+            }
+        }
     }
 
     fn obtain(&self, dir: &Arc<Node>, name: Name<'_>, found: Found<'_>) -> Result<Arc<Node>> {
@@ -121,7 +147,8 @@ impl Overlay {
                 let step = seen.map(|seen| walk.step(seen));
                 if matches!(&step, Ok(step) if step.take) {
                     lowers.push(LowerRef { layer: dir.layer, node });
-                    ino = ino.or(lower_ino(dir.layer, attr.ino));
+                    // The lowest one decides: a directory keeps its number when a layer is added on top.
+                    ino = lower_ino(dir.layer, attr.ino);
                     top.get_or_insert((attr, None));
                 } else {
                     layer.forget(node);
@@ -137,7 +164,7 @@ impl Overlay {
                 }
             }
         }
-        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(lowers), ino));
+        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(&lowers), ino));
         result.map(|()| found)
     }
 

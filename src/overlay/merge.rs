@@ -1,7 +1,5 @@
 //! Which objects make up a name: the rules of merging, without any input or output.
 
-use smallvec::SmallVec;
-
 use super::node::{LowerRef, Lowers};
 use crate::vfs::{Attr, FileKind};
 
@@ -57,8 +55,8 @@ impl Walk {
 }
 
 /// Packs the lowers of an object, the highest first.
-pub(super) fn pack(lowers: SmallVec<[LowerRef; 4]>) -> Lowers {
-    match lowers.as_slice() {
+pub(super) fn pack(lowers: &[LowerRef]) -> Lowers {
+    match lowers {
         [] => Lowers::None,
         [one] => Lowers::One(*one),
         many => Lowers::Many(many.into()),

@@ -12,6 +12,7 @@
 //!   dir_index.rs  a merged directory's entries with stable offsets; read_dir.rs lists them
 //!   copy_up.rs    from a layer to the upper
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
+//!   freeze.rs     standing still for a commit, and going on with the upper as a layer
 //!   file_system.rs    the role that the front calls
 //! ```
 //!
@@ -34,6 +35,7 @@ mod create;
 mod data;
 mod dir_index;
 mod file_system;
+mod freeze;
 mod link;
 mod lookup;
 mod marks;
@@ -53,6 +55,7 @@ use crate::{
     vfs::{Attr, Errno, Error, Invalidate, Layer, Result, Upper},
 };
 
+pub use freeze::FreezeGuard;
 use node::Node;
 use stack::Stack;
 use table::Table;

@@ -6,7 +6,10 @@ use smallvec::SmallVec;
 
 use super::{dir_index::DirIndex, stack::is_private_ino};
 use crate::{
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU8},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU8, AtomicU64},
+    },
     vfs::{Errno, Error, FileKind, Ino, Name, NodeId, RefCount, Result},
 };
 
@@ -100,6 +103,8 @@ pub(super) struct State {
     pub(super) lower_names: u32,
     /// The copy in the upper carries the inode number of the lower object.
     pub(super) has_origin: bool,
+    /// It has become part of a layer while it was held: forgotten and found again it has a number of that layer.
+    pub(super) rebased: bool,
     /// A removed directory: nothing can be made in it.
     pub(super) removed: bool,
 }
@@ -118,6 +123,9 @@ pub(super) struct Directory {
     pub(super) lock: RwLock<()>,
     /// The merged entries, from the first listing on.
     pub(super) index: Mutex<Option<DirIndex>>,
+    /// Number of entries that have been copied up. A look-up takes no lock that a copy-up holds when it publishes;
+    /// by this it notices that what it saw of the layers may be outdated.
+    pub(super) published: AtomicU64,
     /// Whether entries may carry an origin although nothing is below the directory.
     pub(super) impure: AtomicU8,
 }
@@ -171,7 +179,7 @@ impl Node {
     pub(super) fn lasting_ino(&self) -> Option<Ino> {
         let state = self.state.lock();
         let lasting = self.is_dir() || state.upper.is_none() || state.lowers.is_empty() || state.has_origin;
-        (lasting && !is_private_ino(self.ino)).then_some(self.ino)
+        (lasting && !state.rebased && !is_private_ino(self.ino)).then_some(self.ino)
     }
 
     /// The directory that it is in; itself for the root and for what is removed.

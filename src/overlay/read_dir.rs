@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::{
     Overlay,
     dir_index::{DOT, DOT_DOT, DirIndex, IndexEntry},
-    node::{LowerRef, Node, Object},
+    node::{LowerRef, Lowers, Node, Object},
 };
 use crate::{
     sync::Arc,
@@ -166,20 +166,18 @@ impl Overlay {
 
     /// The entry with one more look-up; `None` where it has gone.
     fn entry_of(&self, dir: &Arc<Node>, name: Name<'_>, shown: &Shown<'_>) -> Result<Option<Entry>> {
-        if let Some((object, attr)) = shown.node
-            && attr.kind != FileKind::Directory
-            && let Some(number) = object.layer()
-        {
+        self.entry(dir, name, || {
+            let Some((object, attr)) = shown.node else { return self.find(dir, name) };
+            let Some(number) = object.layer() else { return self.find(dir, name) };
+            if dir.upper().is_some() {
+                return self.find(dir, name);
+            }
+            // The only layer that has the directory has told everything already.
             let lower = LowerRef { layer: number, node: object.node() };
             self.stack.layer(number)?.retain(lower.node);
             let ino = super::stack::lower_ino(number, attr.ino);
-            let found = self.stack.found(attr, None, super::node::Lowers::One(lower), ino);
-            return self.resolve(dir, name, found).map(Some);
-        }
-        match self.find(dir, name)? {
-            Some(found) => self.resolve(dir, name, found).map(Some),
-            None => Ok(None),
-        }
+            Ok(Some(self.stack.found(attr, None, Lowers::One(lower), ino)))
+        })
     }
 
     /// Whether a directory shows no entry.

@@ -81,10 +81,10 @@ impl Overlay {
             let mut state = node.state.lock();
             match (state.upper, needs_whiteout) {
                 (Some(id), true) => {
-                    self.exchange_with_whiteout(Spot { dir: dir_id, name, node: Some(id) }, id)?
+                    self.exchange_with_whiteout(Spot { dir: dir_id, name, node: Some(id) }, id)?;
                 }
                 (Some(id), false) => {
-                    self.remove_upper_directory(Spot { dir: dir_id, name, node: Some(id) }, id)?
+                    self.remove_upper_directory(Spot { dir: dir_id, name, node: Some(id) }, id)?;
                 }
                 (None, _) => self.upper()?.whiteout(dir_id, name)?,
             }

@@ -1,7 +1,8 @@
 //! Renaming.
 //!
-//! First everything is brought into the upper that takes part, without locks; then, alone among all changes of entries,
-//! one step on disk does the rest: a plain rename, one that leaves a whiteout, or an exchange with a whiteout.
+//! Alone among all changes of entries everything is checked, and one step on disk does the rest: a plain rename, one that
+//! leaves a whiteout, or an exchange with a whiteout. A file that has to be copied up for that is copied up with no lock
+//! held, and the rename starts over.
 
 use super::{
     Overlay,
@@ -52,17 +53,19 @@ impl Overlay {
         let _topology = self.topology.read();
         let (dir, new_dir) = (self.changing_dir(parent)?, self.changing_dir(new_parent)?);
         for _ in 0..ATTEMPTS {
-            self.prepare(&dir, name)?;
-            if exchange {
-                self.prepare(&new_dir, new_name)?;
-            }
-            let _alone = self.renaming.write();
-            let done = match exchange {
-                true => self.exchange((&dir, name), (&new_dir, new_name))?,
-                false => self.rename_over((&dir, name), (&new_dir, new_name), flags)?,
+            let done = {
+                let _alone = self.renaming.write();
+                match exchange {
+                    true => self.exchange((&dir, name), (&new_dir, new_name))?,
+                    false => self.rename_over((&dir, name), (&new_dir, new_name), flags)?,
+                }
             };
             if done {
                 return Ok(());
+            }
+            self.prepare(&dir, name)?;
+            if exchange {
+                self.prepare(&new_dir, new_name)?;
             }
         }
         Err(Error::new(Errno::EIO, "rename what is not copied up"))
@@ -103,7 +106,6 @@ impl Overlay {
         }
         self.check_not_removed(new_dir)?;
         check_kinds(&source.node, replaced.as_ref().map(|target| &target.node))?;
-        let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let _replaced_entries = match &replaced {
             Some(target) if target.node.is_dir() => {
                 let guard = target.node.directory()?.lock.write();
@@ -114,6 +116,7 @@ impl Overlay {
             }
             _ => None,
         };
+        let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&source.node, source_id, &from)?;

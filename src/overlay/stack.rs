@@ -37,14 +37,14 @@ pub(super) struct Found<'a> {
     pub(super) attr: Attr,
     pub(super) upper: Option<NodeId>,
     pub(super) lowers: Lowers,
-    /// The inode number that the topmost lower gives, where there is one.
+    /// The inode number that the lowest of them gives, where there is one.
     pub(super) lower_ino: Option<u64>,
 }
 
 impl Stack {
     pub(super) fn new(layers: Vec<Arc<dyn Layer>>, upper: Option<Arc<dyn Upper>>) -> Result<Self> {
         if layers.len() > MAX_LAYERS {
-            return Err(Error::new(Errno::EINVAL, "stack that many layers"));
+            return Err(too_many());
         }
         Ok(Self { layers: RwLock::new(layers), upper })
     }
@@ -63,6 +63,24 @@ impl Stack {
         self.upper.is_some() || self.layers.read().iter().any(|layer| layer.has_xattrs())
     }
 
+    /// The number that the next layer gets.
+    pub(super) fn next_number(&self) -> Result<u32> {
+        match self.layers.read().len() {
+            len if len < MAX_LAYERS => u32::try_from(len).map_err(|_| too_many()),
+            _ => Err(too_many()),
+        }
+    }
+
+    /// Puts a layer on top.
+    pub(super) fn push(&self, layer: Arc<dyn Layer>) -> Result<()> {
+        let mut layers = self.layers.write();
+        if layers.len() >= MAX_LAYERS {
+            return Err(too_many());
+        }
+        layers.push(layer);
+        Ok(())
+    }
+
     /// The highest layer.
     pub(super) fn top(&self) -> Option<Arc<dyn Layer>> {
         self.layers.read().last().cloned()
@@ -72,7 +90,7 @@ impl Stack {
     pub(super) fn merge_roots(&self) -> Result<Found<'_>> {
         let mut found = None;
         let mut walk = Walk::default();
-        let mut lowers = SmallVec::new();
+        let mut lowers: SmallVec<[LowerRef; 4]> = SmallVec::new();
         let mut lower_ino = None;
         let mut stopped = false;
         if let Some(upper) = &self.upper {
@@ -92,12 +110,12 @@ impl Stack {
             stopped = step.stop;
             if step.take {
                 lowers.push(LowerRef { layer: u32::try_from(number).unwrap_or(u32::MAX), node: root });
-                lower_ino.get_or_insert(attr.ino);
+                lower_ino = Some(attr.ino);
                 found.get_or_insert((attr, None));
             }
         }
         let (attr, upper) = found.ok_or(Error::new(Errno::ENOTDIR, "merge the roots of the layers"))?;
-        Ok(Found { stack: self, attr, upper, lowers: pack(lowers), lower_ino })
+        Ok(Found { stack: self, attr, upper, lowers: pack(&lowers), lower_ino })
     }
 
     /// Puts together what a look-up found.
@@ -158,6 +176,10 @@ impl fmt::Debug for Stack {
             .field("upper", &self.upper)
             .finish()
     }
+}
+
+fn too_many() -> Error {
+    Error::new(Errno::EINVAL, "stack that many layers")
 }
 
 /// Whether the directory `node` hides what is below it.

@@ -6,7 +6,7 @@ use super::{
     marks::is_private,
     node::{Node, Origin},
 };
-use crate::vfs::{Errno, Error, Ino, Result, XattrFlags};
+use crate::vfs::{Errno, Error, FileKind, Ino, Result, XattrFlags};
 
 impl Overlay {
     pub(super) fn do_getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
@@ -34,7 +34,11 @@ impl Overlay {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         check_not_private(name)?;
-        let id = self.copy_up(&self.table.get(ino)?, Keep::All)?;
+        let node = self.table.get(ino)?;
+        if name.starts_with(b"user.") && !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
+            return Err(Error::new(Errno::EPERM, "set a user attribute of what takes none"));
+        }
+        let id = self.copy_up(&node, Keep::All)?;
         self.upper()?.set_xattr(id, name, value, flags)
     }
 

@@ -92,7 +92,8 @@ impl Walk<'_> {
         for name in names {
             let name = Name::new(&name)?;
             let Some((node, attr)) = self.upper.lookup(directory.node, name)? else { continue };
-            let lower = directory.beneath.map(|beneath| self.below_entry(beneath, name)).transpose()?.flatten();
+            let lower =
+                directory.beneath.map(|beneath| self.below_entry(beneath, name)).transpose()?.flatten();
             self.entry(joined(&directory.path, name), (node, attr), lower, pending);
         }
         Ok(())

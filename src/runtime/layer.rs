@@ -15,7 +15,7 @@ use crate::{
     },
     image::{
         ArchiveKind, Depth, ImageEdit, ImageError, ImageFile, LayerEntry, NewArchive, Published, Verified,
-        verify_archive,
+        open_regular, verify_archive,
     },
     sys::transfer,
 };
@@ -117,7 +117,7 @@ pub fn add(
     created: u64,
     watch: &mut dyn FnMut(u64, u64),
 ) -> Result<LayerEntry, LayerError> {
-    let source = File::open(file).map_err(|source| ImageError::Open { path: file.to_owned(), source })?;
+    let source = open_regular(file)?;
     if matches!(ImageFile::probe(&source), Ok(Some(_))) {
         return Err(LayerError::IsImage { path: file.to_owned() });
     }

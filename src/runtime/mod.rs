@@ -1,12 +1,15 @@
 //! Plans a run and carries it out.
 
+pub mod commit;
 pub mod create;
+pub mod diff;
 pub mod host;
 pub mod layer;
 pub mod mount;
 pub mod plan;
 pub mod run;
 pub mod server;
+pub mod site;
 pub mod stack;
 pub mod tools;
 pub mod unmount;

@@ -83,6 +83,14 @@ pub fn stack(image: &Path, table: &LayerTable, further: Vec<PathBuf>, data: &Dat
     }
 }
 
+/// The name of a new layer file that stands above all of `names`.
+#[must_use]
+pub fn next_layer_name<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let number = |name: &str| name.strip_prefix("layer-")?.strip_suffix(".layer")?.parse::<u32>().ok();
+    let highest = names.filter_map(number).max().unwrap_or(0);
+    format!("layer-{:03}.layer", highest.saturating_add(1))
+}
+
 /// Sorts the names of layer files: numbers in them count as numbers, so that `layer-10` lies above `layer-9`.
 pub fn sort_layers(names: &mut [PathBuf]) {
     names.sort_by(|one, two| natural(one.as_os_str().as_bytes(), two.as_os_str().as_bytes()));
@@ -134,6 +142,17 @@ mod tests {
         sort_layers(&mut names);
         let sorted: Vec<_> = names.iter().map(|name| name.to_str().unwrap()).collect();
         assert_eq!(sorted, ["a", "l-", "l-1", "l-009", "l-9", "l-10", "l-10b", "l-99999999999999999999999"]);
+    }
+
+    #[test]
+    fn a_new_layer_stands_above_all_others() {
+        for (names, expected) in [
+            (&[][..], "layer-001.layer"),
+            (&["layer-001.layer", "layer-012.layer", "note.txt", "layer-x.layer"], "layer-013.layer"),
+            (&["layer-999.layer"], "layer-1000.layer"),
+        ] {
+            assert_eq!(next_layer_name(names.iter().copied()), expected);
+        }
     }
 
     #[test]

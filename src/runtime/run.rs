@@ -13,19 +13,22 @@ use super::{
     host::Host,
     plan::{self, Command},
     server::{Duty, Lease, Place, ServerError, join_or_start},
+    site::Site,
     stack::MountStack,
+    tools::ToolsError,
 };
 use crate::{
     fuse,
-    image::{ImageError, ImageFile},
+    image::ImageError,
     instance::{
-        self, Instance, ServerKey, accounts, bashrc,
-        dirs::{self, AppDirs, DataDirs, DirsError},
+        self, Instance, accounts, bashrc,
+        dirs::DirsError,
         logs::{self, Files, Verbosity},
     },
     sandbox::{self, Bwrap, Engine, Inputs, Plan, Role, SandboxError, Stage, Stdio, Verdict},
     sys::{
         errno::Errno,
+        own_dir::OwnDirError,
         process::{self, Ended},
         signal::{Signal, Signals},
     },
@@ -73,6 +76,12 @@ pub enum RunError {
     /// A directory of ours.
     #[error(transparent)]
     Dirs(#[from] DirsError),
+    /// The programs that the image carries.
+    #[error(transparent)]
+    Tools(#[from] ToolsError),
+    /// Where they are put.
+    #[error(transparent)]
+    OwnDir(#[from] OwnDirError),
     /// The server.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -119,8 +128,6 @@ pub struct Request {
     pub command: Command,
     /// As whom.
     pub role: Role,
-    /// The bubblewrap that the image carries.
-    pub bwrap: Option<Bwrap>,
 }
 
 /// How a run ended.
@@ -147,7 +154,7 @@ pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result
     logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
-    let place = Place::new(&ground.app, ground.key);
+    let place = Place::new(&ground.site.app, ground.site.key);
     let lease = ground.join(host, &place)?;
     let outcome = ground.run_inside(host, request, &lease, &place, stdio);
     drop(lease);
@@ -160,53 +167,44 @@ pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result
 
 /// Everything that stands before the server is asked.
 struct Ground {
-    image: ImageFile,
+    site: Site,
     role: Role,
-    app: AppDirs,
-    data: DataDirs,
-    key: ServerKey,
-    layers: Vec<PathBuf>,
     bwrap: Bwrap,
 }
 
 impl Ground {
     fn lay(host: &Host, request: &Request) -> Result<Self, RunError> {
-        let path = std::fs::canonicalize(&request.image)
-            .map_err(|source| RunError::Image { path: request.image.clone(), source })?;
-        let image = ImageFile::open(path)?;
+        let site = Site::find(host, &request.image)?;
         let role = if host.choices.root { Role::Root } else { request.role };
-        let program = request.command.arguments(image.settings(), Path::new(""));
+        let program = request.command.arguments(site.image.settings(), Path::new(""));
         if let Some(program) = program.first()
             && plan::needs_several_users(role, host.ids.uid, program)
         {
             return Err(RunError::SeveralUsers { program: program.to_string_lossy().into_owned() });
         }
-        let app = AppDirs::new(dirs::choose_global(host.choices.global.as_deref(), host.ids.uid)?);
-        app.create()?;
-        if let Err(error) = instance::sweep(&app) {
+        if let Err(error) = instance::sweep(&site.app) {
             tracing::warn!(%error, "cannot look for what killed instances have left");
         }
-        let bwrap =
-            Bwrap::choose(host.choices.bwrap.as_deref(), request.bwrap.clone(), host.variable("PATH"))?;
-        bwrap.check(app.app())?;
-        let image_id = image.settings().image_id.to_string();
-        let data = data_dirs(host, image.path(), &image_id)?;
-        let key = ServerKey::new(&image_id, data.identity()?);
-        let layers = further_layers(&host.choices.layers, &data)?;
-        Ok(Self { image, role, app, data, key, layers, bwrap })
+        let embedded = site.tools()?.bwrap.and_then(embedded);
+        let bwrap = Bwrap::choose(host.choices.bwrap.as_deref(), embedded, host.variable("PATH"))?;
+        bwrap.check(site.app.app())?;
+        Ok(Self { site, role, bwrap })
     }
 
     fn join(&self, host: &Host, place: &Place) -> Result<Lease, RunError> {
-        let stack = plan::stack(self.image.path(), self.image.table(), self.layers.clone(), &self.data);
+        let mut stack = self.site.stack();
+        if let Some(bytes) = host.choices.cache_size {
+            stack.cache = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
         let mut session = fuse::Options::default();
         session.threads = host.choices.threads.unwrap_or(session.threads);
         let duty = Duty {
             open: &|| MountStack::open(&stack),
-            source: self.image.path().file_name().unwrap_or(OsStr::new("fim")),
+            source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
             session,
-            dirs: &self.app,
+            dirs: &self.site.app,
         };
-        Ok(join_or_start(place, process::id(), duty)?)
+        Ok(join_or_start(place, process::id(), &duty)?)
     }
 
     fn run_inside(
@@ -219,20 +217,20 @@ impl Ground {
     ) -> Result<Finished, RunError> {
         let instance = self.furnish(host, place)?;
         let engine = EngineFile::find()?;
-        let settings = self.image.settings();
+        let settings = self.site.image.settings();
         let command = request.command.arguments(settings, &instance.path().join("bashrc"));
         let variables: Vec<(String, String)> =
             settings.environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let plan = Plan::new(&Inputs {
             role: self.role,
             user: &host.user,
-            app: &self.app,
+            app: &self.site.app,
             instance: instance.path(),
             instance_id: lease.id,
             pid: process::id(),
-            data: self.data.path(),
-            layers: &self.data.layers(),
-            image: self.image.path(),
+            data: self.site.data.path(),
+            layers: &self.site.data.layers(),
+            image: self.site.image.path(),
             distribution: settings.labels.get("distribution").map_or("", String::as_str),
             engine: engine.engine(),
             hidden: &host.hidden,
@@ -261,10 +259,10 @@ impl Ground {
 
     /// Makes the instance's directory.
     fn furnish(&self, host: &Host, place: &Place) -> Result<Instance, RunError> {
-        let instance = Instance::create(&self.app, process::id())?;
+        let instance = Instance::create(&self.site.app, process::id())?;
         logs::write_to(&instance.logs(), Files::Boot);
-        let prompt = self.image.settings().environment.get("PS1");
-        instance.write("bashrc", bashrc::text(prompt, self.image.path()).as_bytes())?;
+        let prompt = self.site.image.settings().environment.get("PS1");
+        instance.write("bashrc", bashrc::text(prompt, self.site.image.path()).as_bytes())?;
         // What an image without accounts of its own would get; the real files are made where its own are known.
         let user = &host.user;
         instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
@@ -273,7 +271,7 @@ impl Ground {
         if let Err(error) = std::os::unix::fs::symlink(place.logs(), &fuse) {
             tracing::warn!(%error, "cannot link the logs of the file server");
         }
-        tracing::info!(image = %self.image.path().display(), role = ?self.role, "start");
+        tracing::info!(image = %self.site.image.path().display(), role = ?self.role, "start");
         Ok(instance)
     }
 }
@@ -281,8 +279,13 @@ impl Ground {
 /// The engine's own program, for process 1 inside.
 enum EngineFile {
     At(PathBuf),
-    /// A program in memory, or one whose file has been removed since.
-    Open(OwnedFd, i32),
+    /// A program in memory, or one whose file has been removed since; it has this number as long as this lives.
+    Open {
+        /// The number.
+        number: i32,
+        /// Keeps it open.
+        _fd: OwnedFd,
+    },
 }
 
 impl EngineFile {
@@ -295,13 +298,13 @@ impl EngineFile {
         }
         let fd = OwnedFd::from(std::fs::File::open(SELF).map_err(failed)?);
         let number = process::keep_over_exec(fd.as_fd()).map_err(failed)?;
-        Ok(Self::Open(fd, number))
+        Ok(Self::Open { number, _fd: fd })
     }
 
     fn engine(&self) -> Engine<'_> {
         match self {
             Self::At(path) => Engine::At(path),
-            Self::Open(_, number) => Engine::Open(*number),
+            Self::Open { number, .. } => Engine::Open(*number),
         }
     }
 }
@@ -314,64 +317,11 @@ fn same_file(one: &Path, two: &Path) -> bool {
     }
 }
 
-/// Makes the data directory: the one the user named, the one beside the image, or, where nothing can be written
-/// there, one of the user's own.
-fn data_dirs(host: &Host, image: &Path, image_id: &str) -> Result<DataDirs, DirsError> {
-    if let Some(asked) = &host.choices.data {
-        let data = DataDirs::at(asked.clone());
-        data.create()?;
-        return Ok(data);
-    }
-    let beside = DataDirs::beside(image);
-    match beside.create() {
-        Ok(()) => Ok(beside),
-        Err(DirsError::Make { path, source })
-            if matches!(
-                source.kind(),
-                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
-            ) =>
-        {
-            let own = host
-                .variable("XDG_DATA_HOME")
-                .map(PathBuf::from)
-                .filter(|place| place.is_absolute())
-                .unwrap_or_else(|| host.user.home.join(".local/share"))
-                .join("fim/data")
-                .join(image_id);
-            tracing::info!(%source, path = %path.display(), own = %own.display(), "changes are kept elsewhere");
-            let data = DataDirs::at(own);
-            data.create()?;
-            Ok(data)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// The layers that are not in the image, lowest first: those that the user named, then those of the data directory.
-fn further_layers(asked: &[PathBuf], data: &DataDirs) -> Result<Vec<PathBuf>, RunError> {
-    let mut layers = Vec::new();
-    for place in asked.iter().cloned().chain([data.layers()]) {
-        let failed = |source| RunError::Layers { path: place.clone(), source };
-        let place = std::fs::canonicalize(&place).map_err(failed)?;
-        if place.is_dir() {
-            layers.extend(layers_in(&place).map_err(failed)?);
-        } else {
-            layers.push(place.clone());
-        }
-    }
-    Ok(layers)
-}
-
-fn layers_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension() == Some(OsStr::new("layer")) {
-            found.push(path);
-        }
-    }
-    plan::sort_layers(&mut found);
-    Ok(found)
+/// The bubblewrap of an image: its program, or its loader with what comes before all other arguments.
+fn embedded(words: Vec<OsString>) -> Option<Bwrap> {
+    let mut words = words.into_iter();
+    let program = PathBuf::from(words.next()?);
+    Some(Bwrap::through(program, words.collect()))
 }
 
 fn finished(verdict: Verdict, program: &OsStr) -> Finished {
@@ -403,21 +353,5 @@ mod tests {
             assert!(matches!(finished, Finished::NotStarted { status, .. } if status == expected), "{errno}");
         }
         assert_eq!(finished(Verdict::Ended(Ended::Killed(15)), OsStr::new("x")), Finished::Status(143));
-    }
-
-    #[test]
-    fn layers_come_in_order_and_directories_contribute_their_layer_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = DataDirs::at(folder.path().join("data"));
-        data.create().unwrap();
-        let more = folder.path().join("more");
-        std::fs::create_dir(&more).unwrap();
-        for name in ["more/b-10.layer", "more/b-9.layer", "more/note.txt", "single", "data/layers/z.layer"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
-        }
-        let layers = further_layers(&[folder.path().join("single"), more], &data).unwrap();
-        let names: Vec<_> = layers.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
-        assert_eq!(names, ["single", "b-9.layer", "b-10.layer", "z.layer"]);
-        assert!(further_layers(&["/nowhere".into()], &data).is_err());
     }
 }

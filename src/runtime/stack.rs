@@ -177,6 +177,18 @@ impl MountStack {
     }
 }
 
+impl MountStack {
+    /// Opens one more archive, with the cache of this stack.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] names what cannot be opened.
+    pub fn open_layer(&self, file: &Path, place: Place) -> Result<Arc<dyn Layer>, Error> {
+        let opened = File::open(file).map_err(|source| Error::File { path: file.to_owned(), source })?;
+        Ok(Arc::new(open_archive(&Arc::new(opened), file, place, &self.cache)?))
+    }
+}
+
 /// Opens a layer, or all layers of an image.
 fn open_layers(
     source: &LayerSource,

@@ -27,7 +27,7 @@ const GROUP: &str = "/etc/group";
 /// # Errors
 ///
 /// [`SandboxError::MountPoint`].
-pub fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Result<(), SandboxError> {
+pub(super) fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Result<(), SandboxError> {
     if let Some(user) = plan.known_user.clone() {
         plan.mounts.extend(account_mounts(&user, root, instance));
     }
@@ -88,8 +88,12 @@ const fn is_optional(what: &What) -> bool {
 }
 
 /// A home that is missing is made; programs do without where that fails.
-fn make_home(plan: &Plan, root: &RootDir, covered: &[(PathBuf, PathBuf)]) {
-    if inside_of(covered, &plan.home).is_some() || !plan.home.is_absolute() {
+fn make_home(plan: &mut Plan, root: &RootDir, covered: &[(PathBuf, PathBuf)]) {
+    if !plan.home.is_absolute() {
+        return;
+    }
+    if let Some(real) = inside_of(covered, &plan.home) {
+        plan.mounts.push(Mount { what: What::Directory, to: real, cause: Cause::Accounts });
         return;
     }
     if let Err(error) = root.ensure(&plan.home, Kind::Directory, 0o700) {

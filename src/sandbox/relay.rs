@@ -49,6 +49,10 @@ impl<'a> Relay<'a> {
     ) -> io::Result<Self> {
         pty::copy_modes(terminal, master.as_fd())?;
         pty::copy_size(terminal, master.as_fd())?;
+        if keyboard.is_none() {
+            // The caller's terminal never becomes raw then, and does the work on line ends itself.
+            pty::pass_output(master.as_fd())?;
+        }
         pty::set_nonblocking(master.as_fd())?;
         let reopened = pty::reopen_without_blocking(terminal).ok();
         let screen_blocks = reopened.is_none();
@@ -85,10 +89,10 @@ impl<'a> Relay<'a> {
 
     /// The caller's terminal has another size.
     pub(super) fn resize(&self) {
-        if let Some(master) = &self.master {
-            if let Err(error) = pty::copy_size(self.terminal, master.as_fd()) {
-                tracing::debug!(%error, "cannot pass the size of the terminal on");
-            }
+        if let Some(master) = &self.master
+            && let Err(error) = pty::copy_size(self.terminal, master.as_fd())
+        {
+            tracing::debug!(%error, "cannot pass the size of the terminal on");
         }
     }
 

@@ -22,6 +22,9 @@ use rustix::{
 /// Most dangling symlinks that are followed while something is made, as in the kernel.
 const MAX_LINKS: u32 = 40;
 
+/// How often somebody else may come in between.
+const PATIENCE: u32 = 64;
+
 /// What a mount point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -85,6 +88,17 @@ impl RootDir {
     ///
     /// `ENOTDIR` and `EISDIR` where something of the other kind is there, else what the system says.
     pub fn ensure(&self, path: &Path, kind: Kind, new: u32) -> io::Result<PathBuf> {
+        for _ in 0..PATIENCE {
+            match self.try_ensure(path, kind, new) {
+                // Somebody else makes or moves the same thing at the same time.
+                Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => {}
+                other => return other,
+            }
+        }
+        Err(Errno::AGAIN.into())
+    }
+
+    fn try_ensure(&self, path: &Path, kind: Kind, new: u32) -> io::Result<PathBuf> {
         let made = match kind {
             Kind::Directory => self.directory(path, Mode::from_raw_mode(new), MAX_LINKS)?,
             Kind::File => self.file(path, Mode::from_raw_mode(new), MAX_LINKS)?,
@@ -175,7 +189,10 @@ impl RootDir {
         if links == 0 {
             return Err(Errno::LOOP.into());
         }
-        let entry = statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)?;
+        let entry = match statat(parent, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Err(Errno::AGAIN.into()),
+            other => other?,
+        };
         if FileType::from_raw_mode(entry.st_mode) != FileType::Symlink {
             // Somebody made it between our two looks: the next one finds it.
             return Err(Errno::AGAIN.into());
@@ -209,7 +226,7 @@ fn path_of(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{fs, os::unix::fs::symlink, thread};
 
     use super::*;
 
@@ -251,6 +268,22 @@ mod tests {
         assert!(base.join(inside.strip_prefix("/").unwrap()).is_file());
         assert_eq!(fs::read_dir(folder.path().join("outside")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn several_may_make_the_same_at_once() {
+        let (_folder, root) = root();
+        for round in 0..50 {
+            let path = format!("/a{round}/b/c");
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| root.ensure(Path::new(&path), Kind::Directory, 0o755).unwrap());
+                    scope.spawn(|| {
+                        root.ensure(&Path::new(&path).with_file_name("f"), Kind::File, 0o644).unwrap()
+                    });
+                }
+            });
+        }
     }
 
     #[test]

@@ -144,10 +144,11 @@ impl Child {
     pub fn wait(self) -> io::Result<Ended> {
         loop {
             match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
-                Ok(status) => match change_of(status) {
-                    Some((_, Change::Ended(ended))) => return Ok(ended),
-                    _ => {}
-                },
+                Ok(status) => {
+                    if let Some((_, Change::Ended(ended))) = change_of(status) {
+                        return Ok(ended);
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -219,7 +220,18 @@ pub fn exec(
     if let Some((name, rest)) = arguments.split_first() {
         command.arg0(name).args(rest);
     }
+    if let Err(error) = open_signals() {
+        return error;
+    }
     command.env_clear().envs(environment).exec()
+}
+
+/// Opens all signals, and undoes what Rust's start-up has done to SIGPIPE.
+fn open_signals() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, signal, sigprocmask};
+    // SAFETY: SIG_DFL is no handler, so that no code of ours can run in a signal's context.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
 }
 
 /// Number of the calling process.

@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::OpenOptionsExt as _,
     },
 };
@@ -80,6 +80,26 @@ pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(termios::tcsetwinsize(to, termios::tcgetwinsize(from)?)?)
 }
 
+/// The size of a terminal in rows and columns.
+///
+/// # Errors
+///
+/// What `TIOCGWINSZ` says.
+pub fn size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let size = termios::tcgetwinsize(terminal)?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Sets the size of a terminal in rows and columns; the programs in its foreground are told.
+///
+/// # Errors
+///
+/// What `TIOCSWINSZ` says.
+pub fn set_size(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(termios::tcsetwinsize(terminal, size)?)
+}
+
 /// Gives one terminal the modes of another: erase character, UTF-8 input and the like.
 ///
 /// # Errors
@@ -87,6 +107,17 @@ pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
 /// What tcgetattr(3) and tcsetattr(3) say.
 pub fn copy_modes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     Ok(tcsetattr(to, OptionalActions::Now, &tcgetattr(from)?)?)
+}
+
+/// Leaves what programs write to a terminal as it is, line ends included.
+///
+/// # Errors
+///
+/// What tcgetattr(3) and tcsetattr(3) say.
+pub fn pass_output(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    let mut modes = tcgetattr(terminal)?;
+    modes.output_modes.remove(termios::OutputModes::OPOST);
+    Ok(tcsetattr(terminal, OptionalActions::Now, &modes)?)
 }
 
 /// A terminal in raw mode; dropping this brings its former modes back.
@@ -179,8 +210,6 @@ fn moved(result: rustix::io::Result<usize>) -> Moved {
 
 #[cfg(test)]
 mod tests {
-    use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
-
     use super::*;
 
     #[test]
@@ -197,11 +226,9 @@ mod tests {
     #[test]
     fn size_is_copied() {
         let (one, two) = (Pair::open().unwrap(), Pair::open().unwrap());
-        let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&one.master, size).unwrap();
+        set_size(one.master.as_fd(), 33, 111).unwrap();
         copy_size(one.slave.as_fd(), two.master.as_fd()).unwrap();
-        let copied = tcgetwinsize(&two.slave).unwrap();
-        assert_eq!((copied.ws_row, copied.ws_col), (33, 111));
+        assert_eq!(size(two.slave.as_fd()).unwrap(), (33, 111));
     }
 
     #[test]

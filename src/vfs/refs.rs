@@ -23,7 +23,7 @@ impl RefCount {
     #[must_use]
     pub fn try_retain(&self) -> bool {
         self.0
-            .try_update(Ordering::AcqRel, Ordering::Acquire, |count| (count != DEAD).then_some(count + 1))
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |count| (count != DEAD).then(|| count + 1))
             .is_ok()
     }
 

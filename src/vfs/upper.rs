@@ -31,6 +31,9 @@ pub trait Upper: Layer {
     /// Removes an empty directory.
     fn rmdir(&self, spot: Spot<'_>) -> Result<()>;
 
+    /// Removes a directory with everything in it, however deep. Nothing in it may have a live node.
+    fn remove_tree(&self, spot: Spot<'_>) -> Result<()>;
+
     /// Renames in one step.
     fn rename(&self, from: Spot<'_>, to: Spot<'_>, mode: RenameMode) -> Result<()>;
 

@@ -55,7 +55,7 @@ fn native_below(root: &Path, path: &str, dump: &mut Dump, inodes: &mut BTreeMap<
         () if kind.is_symlink() => fs::read_link(&full).unwrap().as_os_str().as_bytes().to_vec(),
         () => Vec::new(),
     };
-    let mut xattr = vec![0; 64];
+    let mut xattr = [0; 64];
     let xattr = match rustix::fs::lgetxattr(&full, "user.x", &mut xattr[..]) {
         Ok(len) => Some(xattr[..len].to_vec()),
         Err(_) => None,
@@ -74,9 +74,11 @@ fn native_below(root: &Path, path: &str, dump: &mut Dump, inodes: &mut BTreeMap<
     };
     dump.insert(path.to_owned(), seen);
     if kind.is_dir() {
+        // The kernel lists whiteouts of a directory that only one layer has; they are no entries all the same.
         let mut names: Vec<_> = fs::read_dir(&full)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| fs::symlink_metadata(full.join(name)).is_ok())
             .collect();
         names.sort();
         for name in names {

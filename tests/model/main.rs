@@ -1,6 +1,15 @@
 //! The overlay against a reference: random operations on it and on a plain directory that holds the folded layers.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail, and says so by panicking"
+)]
+
 mod dump;
+mod kernel;
 mod native;
 mod ops;
 mod ours;

@@ -168,12 +168,14 @@ impl Side for Native {
                 return Ok(Answer::Bytes(target.into_bytes()));
             }
             Op::CopyRange(from, to, len) => {
-                let (from, to) = (self.file(from, OFlags::RDONLY)?, self.file(to, OFlags::RDWR)?);
-                let content = read_all(&from);
-                let len = content.len().min(usize::try_from(*len).unwrap());
-                if same(&from, &to) {
+                let from = self.file(from, OFlags::RDONLY)?;
+                self.file(to, OFlags::RDONLY)?;
+                if same(&from, &self.object(to)?) {
                     return Err(libc::EBUSY);
                 }
+                let to = self.file(to, OFlags::RDWR)?;
+                let content = read_all(&from);
+                let len = content.len().min(usize::try_from(*len).unwrap());
                 rustix::io::pwrite(&to, &content[..len], 0).map_err(raw)?;
             }
             Op::Hold(slot, path) => self.held[*slot] = Some(self.object(path)?),
@@ -194,7 +196,7 @@ impl Side for Native {
             Op::Fsync(path) => {
                 self.object(path)?;
             }
-            Op::Check | Op::Remount => {}
+            Op::Check | Op::Commit | Op::Remount => {}
         }
         let _ = self.path(&Vec::new());
         Ok(Answer::Done)

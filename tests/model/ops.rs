@@ -39,6 +39,8 @@ pub(crate) enum Op {
     Fsync(Path),
     /// Compares everything.
     Check,
+    /// Turns the upper into a layer while everything goes on.
+    Commit,
     /// Starts over on the same directories.
     Remount,
 }
@@ -97,6 +99,7 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => (0..SLOTS).prop_map(Op::Release),
         1 => path().prop_map(Op::Fsync),
         5 => Just(Op::Check),
+        1 => Just(Op::Commit),
         1 => Just(Op::Remount),
     ]
 }

@@ -1,12 +1,9 @@
 //! The overlay, called as the kernel would call it.
 
-use std::{
-    path::{Path as HostPath, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use fim::{
-    layer::{HostDir, HostUpper},
+    layer::{HostDir, HostUpper, UpperError},
     overlay::{Overlay, OverlayOptions},
     vfs::{
         Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
@@ -52,7 +49,7 @@ impl Ours {
 
     pub(crate) fn mount(&mut self) {
         self.layers = self.lowers.iter().map(|path| Arc::new(HostDir::open(path).unwrap())).collect();
-        let upper = Arc::new(HostUpper::open(&self.upper, &self.work).unwrap());
+        let upper = Arc::new(open_upper(&self.upper, &self.work));
         self.host_upper = Some(Arc::clone(&upper));
         let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
         let upper = Some(upper as Arc<dyn Upper>);
@@ -82,8 +79,38 @@ impl Ours {
         assert!(left.is_empty(), "left in the work directory: {left:?}");
     }
 
-    pub(crate) fn upper_path(&self) -> &HostPath {
-        &self.upper
+    /// Looks everything up once and keeps it, as a kernel with much memory does.
+    pub(crate) fn keep_all(&self) -> Vec<Ino> {
+        let (_, inos) = crate::dump::ours(self);
+        let paths = inos.keys().filter(|path| !path.is_empty());
+        let paths = paths.map(|path| path.split('/').map(str::to_owned).collect::<Vec<_>>());
+        paths
+            .map(|path| {
+                let parent = self.walk(&path[..path.len() - 1]).unwrap();
+                match self.fs().lookup(parent.last(), last(&path)).unwrap() {
+                    Lookup::Found(entry) => entry.ino,
+                    other => panic!("{path:?}: {other:?}"),
+                }
+            })
+            .collect()
+    }
+
+    pub(crate) fn give_back(&self, inos: Vec<Ino>) {
+        inos.into_iter().for_each(|ino| self.fs().forget(ino, 1));
+    }
+
+    /// Copies the frozen upper as an archive would hold it, and goes on over the copy.
+    pub(crate) fn commit(&mut self) {
+        let path = self.work.with_file_name(format!("commit{}", self.lowers.len()));
+        let fs = self.overlay.as_ref().unwrap();
+        let guard = fs.freeze().unwrap();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&self.upper).arg(&path).status().unwrap();
+        assert!(copied.success());
+        let layer = Arc::new(HostDir::open(&path).unwrap());
+        fs.rebase(guard, Arc::clone(&layer) as Arc<dyn Layer>).unwrap();
+        assert_eq!(std::fs::read_dir(&self.upper).unwrap().count(), 0, "the upper is empty after a commit");
+        self.layers.push(layer);
+        self.lowers.push(path);
     }
 
     fn release(&mut self, slot: usize) {
@@ -137,6 +164,17 @@ impl Ours {
             _ => Err(libc::EINVAL),
         }
     }
+}
+
+/// Opens an upper. A process that another test starts may hold a copy of the lock until it has become `cp`.
+fn open_upper(upper: &std::path::Path, work: &std::path::Path) -> HostUpper {
+    for _ in 0..1000 {
+        match HostUpper::open(upper, work) {
+            Err(UpperError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("the upper stays in use");
 }
 
 /// Nodes on a path, each with a look-up.
@@ -287,6 +325,7 @@ impl Side for Ours {
             }
             Op::Release(slot) => self.release(*slot),
             Op::Fsync(path) => fs.fsync(self.walk(path)?.last(), false).map_err(raw)?,
+            Op::Commit => self.commit(),
             Op::Check | Op::Remount => {}
         }
         Ok(Answer::Done)
@@ -301,6 +340,7 @@ fn last(path: &Path) -> Name<'_> {
     Name::new(path.last().unwrap().as_bytes()).unwrap()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is for map_err")]
 pub(crate) fn raw(error: fim::vfs::Error) -> Errno {
     error.errno() as i32
 }

@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
-    time::{Duration, SystemTime},
 };
 
 use proptest::prelude::*;
@@ -68,12 +67,12 @@ impl Tree {
 
     /// Writes it to `path`, which does not exist or is an empty directory.
     pub(crate) fn write(&self, path: &Path) {
-        self.write_below(path, path);
+        self.write_below(path);
         self.write_links(path, path);
         set_old(path);
     }
 
-    fn write_below(&self, root: &Path, path: &Path) {
+    fn write_below(&self, path: &Path) {
         match self {
             Self::File(content, perm) => {
                 fs::write(path, content).unwrap();
@@ -104,7 +103,7 @@ impl Tree {
                     rustix::fs::setxattr(path, "user.overlay.opaque", b"y", flags).unwrap();
                 }
                 for (name, entry) in entries {
-                    entry.write_below(root, &path.join(name));
+                    entry.write_below(&path.join(name));
                 }
             }
             Self::Link(_) => {}
@@ -143,10 +142,10 @@ fn set_old(path: &Path) {
     rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
-/// Whether a modification time is the old one.
-pub(crate) fn is_old(path: &Path) -> bool {
-    fs::symlink_metadata(path).unwrap().mtime() as u64 == OLD
-        && SystemTime::UNIX_EPOCH + Duration::from_secs(OLD) < SystemTime::now()
+/// A directory for a test: in memory where that is possible.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap()
 }
 
 pub(crate) fn name() -> impl Strategy<Value = String> {
@@ -174,4 +173,33 @@ pub(crate) fn layer(whiteouts: bool) -> impl Strategy<Value = Tree> {
         perm: 0o755,
         entries,
     })
+}
+
+/// Random trees in which some files have several names.
+pub(crate) fn linked_layer() -> impl Strategy<Value = Tree> {
+    let path = || prop::collection::vec(name(), 1..3);
+    (layer(false), prop::collection::vec((path(), path()), 1..6)).prop_map(|(mut tree, links)| {
+        for (path, target) in links {
+            tree.add_link(&path, target);
+        }
+        tree
+    })
+}
+
+impl Tree {
+    /// Puts a link at `path`, if that is free and its parent a directory.
+    fn add_link(&mut self, path: &[String], target: Vec<String>) {
+        let Self::Directory { entries, .. } = self else { return };
+        match path {
+            [name] => {
+                entries.entry(name.clone()).or_insert(Self::Link(target));
+            }
+            [name, rest @ ..] => {
+                if let Some(entry) = entries.get_mut(name) {
+                    entry.add_link(rest, target);
+                }
+            }
+            [] => {}
+        }
+    }
 }

@@ -279,3 +279,64 @@ fn a_user_without_the_device_is_told_the_cure() {
     assert_eq!(output.status.code(), Some(125));
     assert!(said.contains("/dev/fuse") && said.contains("chmod 0666 /dev/fuse"), "{said}");
 }
+
+#[test]
+fn an_upper_directory_has_one_writer() {
+    if !can_mount() {
+        return;
+    }
+    for user in USERS {
+        let machine = Machine::new(user);
+        machine.succeed(&MOUNT);
+        machine.shell("mkdir other; echo kept > mount/new");
+        let second = finish(machine.fim(&["mount", "--upper", "upper", "other"]));
+        assert_eq!(second.status.code(), Some(125));
+        assert!(text(&second.stderr).contains("in use"), "{}", text(&second.stderr));
+        assert_eq!(machine.shell("cat mount/new"), "kept\n");
+        machine.succeed(&["umount", "mount"]);
+        machine.succeed(&["mount", "--ro", "--layer", "lower", "--upper", "upper", "mount"]);
+        assert_eq!(machine.shell("cat mount/new mount/file"), "kept\nlower file\n", "shown, not written");
+        machine.succeed(&["umount", "mount"]);
+    }
+}
+
+#[test]
+fn what_was_fsynced_survives_the_server() {
+    if !can_mount() {
+        return;
+    }
+    let machine = Machine::new(User::Root);
+    let json = machine.succeed(&words(&["--json"]));
+    let pid = u32::try_from(field(&json, "pid").as_u64().unwrap()).unwrap();
+    let script = "for n in $(seq 20); do dd if=/dev/zero of=mount/load$n bs=1M count=2 conv=fsync 2>/dev/null && echo $n; done; true";
+    let mut command = machine.command("sh");
+    let mut load = command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut synced = BufReader::new(load.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut seen: Vec<String> = synced.by_ref().take(3).collect();
+    fork::send(pid, Signal::SIGKILL).unwrap();
+    seen.extend(synced);
+    load.wait().unwrap();
+    assert!(seen.len() >= 3);
+    for number in seen {
+        let len = fs::metadata(machine.path(&format!("upper/load{number}"))).unwrap().len();
+        assert_eq!(len, 2 << 20, "load{number}");
+    }
+    machine.succeed(&["umount", "mount"]);
+}
+
+#[test]
+fn what_the_protocol_lacks_is_refused_as_programs_expect() {
+    if !can_mount() {
+        return;
+    }
+    let machine = Machine::new(User::Root);
+    machine.succeed(&MOUNT);
+    let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::RDWR;
+    let refused = rustix::fs::open(machine.path("mount"), flags, 0o600.into());
+    assert_eq!(refused.err(), Some(rustix::io::Errno::OPNOTSUPP), "O_TMPFILE");
+    let root = File::open(machine.path("mount")).unwrap();
+    assert_eq!(rustix::fs::ioctl_getflags(&root).err(), Some(rustix::io::Errno::NOTTY), "lsattr");
+    rustix::fs::syncfs(&root).unwrap();
+    drop(root);
+    machine.succeed(&["umount", "mount"]);
+}

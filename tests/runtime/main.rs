@@ -4,6 +4,15 @@
 //! Each test of a run is made as root and as an ordinary user with a `/dev/fuse` of its own (mode 0666, in a private
 //! mount namespace).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    unreachable_pub,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
 mod exec;
 mod exit_codes;
 mod image;

@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs::{self, File, OpenOptions, Permissions},
+    fs::{self, OpenOptions, Permissions},
     os::unix::{
         fs::{PermissionsExt as _, chown, symlink},
         process::CommandExt as _,
@@ -24,11 +24,14 @@ use tempfile::TempDir;
 /// An ordinary user, whom no passwd file knows.
 pub const PLAIN_UID: u32 = 47_114;
 
+/// Home of the callers; it is on no host.
+pub const HOME: &str = "/home/tester";
+
 /// Programs of the small root, all of them busybox.
-const APPLETS: [&str; 33] = [
-    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "head", "hostname", "id", "kill", "ln", "ls",
-    "mkdir", "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "sleep", "stat",
-    "stty", "sync", "test", "touch", "true", "tty", "usleep",
+const APPLETS: [&str; 37] = [
+    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "cut", "grep", "head", "hostname", "id",
+    "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq",
+    "setsid", "sleep", "stat", "stty", "sync", "test", "touch", "true", "tty", "usleep", "printenv",
 ];
 
 /// Who runs an image.
@@ -109,7 +112,15 @@ impl World {
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         let world = Self { who, folder };
         world.make_root();
-        for own in ["data", "global", "home", "cwd"] {
+        if who == Who::Plain {
+            let made = Command::new("mknod")
+                .args(["-m", "0666"])
+                .arg(world.path("fuse"))
+                .args(["c", "10", "229"])
+                .status();
+            assert!(made.unwrap().success());
+        }
+        for own in ["data", "global", "own", "cwd"] {
             let path = world.path(own);
             fs::create_dir_all(&path).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
@@ -153,7 +164,11 @@ impl World {
     /// The image with arguments, as the world's user.
     pub fn command<T: AsRef<OsStr>>(&self, arguments: &[T]) -> Command {
         let mut command = match self.who {
-            Who::Myself => Command::new(&IMAGE.1),
+            Who::Myself => {
+                let mut command = Command::new("env");
+                command.arg(OPEN_SIGNALS).arg(&IMAGE.1);
+                command
+            }
             Who::Plain => {
                 let mut command = Command::new("unshare");
                 let id = PLAIN_UID.to_string();
@@ -161,6 +176,7 @@ impl World {
                     .args(["-m", "sh", "-c", PRIVATE_FUSE, "sh"])
                     .arg(self.path("fuse"))
                     .args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"])
+                    .args(["env", OPEN_SIGNALS])
                     .arg(&IMAGE.1);
                 command
             }
@@ -169,7 +185,7 @@ impl World {
             .args(arguments)
             .env_clear()
             .env("PATH", env::var_os("PATH").unwrap())
-            .env("HOME", self.path("home"))
+            .env("HOME", HOME)
             .env("FIM_DIR_DATA", self.path("data"))
             .env("FIM_DIR_GLOBAL", self.path("global"))
             .current_dir(self.path("cwd"))
@@ -187,7 +203,7 @@ impl World {
         said(self.shell(script).output().unwrap())
     }
 
-    /// Starts a script and waits until it has printed a line.
+    /// Starts a script and waits until it has printed `ready`.
     pub fn start(&self, script: &str) -> Running {
         self.start_with("fim-exec", script)
     }
@@ -202,7 +218,8 @@ impl World {
         while std::io::Read::read(&mut output, &mut byte).unwrap() == 1 && byte != *b"\n" {
             first.push(byte[0]);
         }
-        Running { child, first: String::from_utf8(first).unwrap(), output }
+        assert_eq!(first, b"ready");
+        Running { child, output }
     }
 
     /// Instance directories that are there.
@@ -266,10 +283,12 @@ impl World {
     }
 }
 
+/// A shell cannot trap what was ignored when it started, and whoever runs the tests may ignore what he likes.
+const OPEN_SIGNALS: &str = "--default-signal";
+
 /// Binds a `/dev/fuse` for everybody in a private namespace, then becomes the rest of the arguments.
 const PRIVATE_FUSE: &str = r#"
 node=$1; shift
-[ -e "$node" ] || mknod -m 0666 "$node" c 10 229 || exit 99
 mount --bind "$node" /dev/fuse || exit 99
 exec "$@"
 "#;
@@ -281,8 +300,6 @@ fn own_all(path: &Path) {
 /// A run that is under way.
 pub struct Running {
     pub child: Child,
-    /// The first line it printed.
-    pub first: String,
     pub output: std::process::ChildStdout,
 }
 
@@ -337,9 +354,4 @@ pub fn eventually(what: &str, check: impl Fn() -> Result<(), String>) {
             Err(_) => thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-/// Opens a file for reading and writing.
-pub fn open(path: &Path) -> File {
-    OpenOptions::new().read(true).write(true).open(path).unwrap()
 }

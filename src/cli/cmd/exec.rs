@@ -37,7 +37,7 @@ pub fn run(args: ExecArgs) -> Outcome {
 #[expect(clippy::print_stderr, reason = "why a program could not be started")]
 pub(super) fn launch(image: PathBuf, command: Command, role: Role) -> Outcome {
     let host = Host::read()?;
-    let request = Request { image, command, role, bwrap: None };
+    let request = Request { image, command, role };
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     match run::run(&host, &request, [input.as_fd(), output.as_fd(), error.as_fd()]) {
         Ok(Finished::Status(status)) => Ok(ExitCode::from(status)),

@@ -1,15 +1,25 @@
 //! `fim-layer`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{archive, archive::MakeArgs, making, settings};
 use crate::{
-    cli::Outcome,
+    cli::{Failure, Outcome},
     dwarfs::write::Phase,
     image::ImageFile,
-    runtime::{create::Report, layer},
+    runtime::{
+        commit::{self, Target},
+        create::Report,
+        diff::Change,
+        host::Host,
+        layer,
+        site::Site,
+    },
 };
 
 /// The layers of an image.
@@ -36,12 +46,45 @@ pub enum LayerAction {
         #[arg(short, long, default_value = "")]
         message: String,
     },
+    /// Makes a layer of what has changed, also while programs run: in the image (binary), in the data directory
+    /// (layer), or in a file, which leaves the changes where they are.
+    Commit {
+        /// Where the layer goes.
+        #[arg(value_enum, ignore_case = true)]
+        target: CommitTarget,
+        /// The file, for the target `file`.
+        #[arg(required_if_eq("target", "file"))]
+        path: Option<PathBuf>,
+        /// A word about it.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        /// Prints the result as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prints what has changed since the last commit: A (added), M (modified) or D (deleted), and the path.
+    Diff {
+        /// As a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints index:offset:size:path of each layer, lowest first.
     List {
         /// As a JSON array.
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Where a committed layer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CommitTarget {
+    /// Into the image.
+    Binary,
+    /// Into the data directory, as layers/layer-NNN.layer.
+    Layer,
+    /// Into a file.
+    File,
 }
 
 /// Carries the command out.
@@ -65,6 +108,24 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
                 before = done;
             })?;
         }
+        LayerAction::Commit { target, path, message, json } => {
+            let target = match (target, path) {
+                (CommitTarget::Binary, None) => Target::Image,
+                (CommitTarget::Layer, None) => Target::Layers,
+                (CommitTarget::File, Some(path)) => Target::File(path.clone()),
+                _ => return Err(Failure::new("cannot commit: only the target file takes a path")),
+            };
+            commit_changes(&args.image, &target, message, *json, report)?;
+        }
+        LayerAction::Diff { json } => {
+            let changes = commit::diff(&Site::find(&Host::read()?, &args.image)?)?;
+            if *json {
+                let entries: Vec<_> = changes.iter().map(as_json).collect();
+                settings::json(&entries)?;
+            } else {
+                settings::lines(changes.iter().map(ToString::to_string))?;
+            }
+        }
         LayerAction::List { json } => {
             let layers = layer::list(&ImageFile::open(&args.image)?);
             if *json {
@@ -77,4 +138,32 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn commit_changes(
+    image: &Path,
+    target: &Target,
+    message: &str,
+    json: bool,
+    report: &dyn Report,
+) -> Result<(), Failure> {
+    let (options, _) = making::options()?;
+    let host = Host::read()?;
+    commit::become_able(host.ids.uid)?;
+    let site = Site::find(&host, image)?;
+    match commit::commit(&site, target, message, &options, report) {
+        Ok(None) => settings::line("nothing has changed"),
+        Ok(Some(done)) => making::tell(&done.file, done.length, &done.made.summary, done.made.time, json),
+        Err(error) => {
+            let cure = error.cure();
+            let failure = Failure::from(error);
+            Err(cure.map_or(Failure::new(failure.to_string()), |cure| {
+                Failure::new(failure.to_string()).cure(cure)
+            }))
+        }
+    }
+}
+
+fn as_json(change: &Change) -> serde_json::Value {
+    serde_json::json!({ "kind": change.kind.letter().to_string(), "path": String::from_utf8_lossy(&change.path) })
 }

@@ -18,5 +18,3 @@ pub mod umount;
 pub mod unshare;
 pub mod version;
 mod words;
-
-pub use making::Plain;

@@ -12,7 +12,7 @@ use crate::{
 
 /// What to do with the words.
 #[derive(Subcommand, Debug)]
-pub enum WordAction {
+pub(super) enum WordAction {
     /// Adds words, divided by commas or spaces.
     Add {
         /// The words; `all` stands for every one.

@@ -3,7 +3,10 @@
 use std::io::Write;
 
 use super::{error::WriteError, progress::Progress};
-use crate::dwarfs::format::section::{Compression, HEADER_LEN, SectionHeader, SectionKind};
+use crate::dwarfs::{
+    format::section::{Compression, HEADER_LEN, SectionHeader, SectionKind},
+    limits,
+};
 
 /// A section that is ready to be written.
 #[derive(Debug)]
@@ -31,7 +34,10 @@ impl<'a> ArchiveWriter<'a> {
 
     /// Number that the next section gets.
     pub(super) fn next_number(&self) -> Result<u32, WriteError> {
-        u32::try_from(self.index.len()).map_err(|_| WriteError::TooMany { what: "sections" })
+        match u32::try_from(self.index.len()) {
+            Ok(number) if u64::from(number) < limits::MAX_SECTIONS => Ok(number),
+            _ => Err(WriteError::TooMany { what: "sections" }),
+        }
     }
 
     /// Writes a section that bears the next number.

@@ -47,9 +47,12 @@ pub use source::{Contents, Source};
 pub use tar_source::{TarLimits, TarSource};
 pub use tree::{Content, Device, EntryId, FileContent, Object, ObjectId, Timestamp, Tree};
 
-use super::format::{
-    history::{self, HistoryEntry, WriterVersion},
-    section::SectionKind,
+use super::{
+    format::{
+        history::{self, HistoryEntry, WriterVersion},
+        section::SectionKind,
+    },
+    limits,
 };
 
 /// What was archived, and how large it became.
@@ -103,6 +106,9 @@ pub fn write_archive(
 
     progress.begin(Phase::Finish, 0, 0);
     let frozen = build::build(&tree, &segmented, options)?;
+    if frozen.metadata.len() as u64 > limits::MAX_METADATA_LEN {
+        return Err(WriteError::TooMany { what: "bytes of metadata" });
+    }
     let mut compressor = Compressor::new(options.metadata)?;
     let mut write = |kind, payload: &[u8]| {
         let number = archive.next_number()?;

@@ -11,6 +11,7 @@ use super::{
     xattrs,
 };
 use crate::dwarfs::{
+    Error,
     format::sidecar::{self, Sidecar, Xattrs},
     limits,
 };
@@ -56,7 +57,15 @@ fn new_file(tree: &Tree) -> Object {
 fn encode(tree: &Tree) -> Result<Vec<u8>, WriteError> {
     let with_xattrs = tree.entry_ids().filter_map(|id| Some((id, tree.xattrs(tree.object_of(id))?)));
     let records = with_xattrs.map(|(id, xattrs)| (tree.path(id), xattrs.clone())).collect();
-    Sidecar { records }.encode().map_err(WriteError::Sidecar)
+    let bytes = Sidecar { records }.encode().map_err(WriteError::Sidecar)?;
+    check_len(bytes.len() as u64)?;
+    Ok(bytes)
+}
+
+/// Readers refuse a longer one, so that none is made.
+fn check_len(found: u64) -> Result<(), WriteError> {
+    let (what, limit) = ("length of the side car", limits::MAX_SIDECAR_LEN);
+    if found > limit { Err(WriteError::Sidecar(Error::Limit { what, found, limit })) } else { Ok(()) }
 }
 
 /// Takes over what the side car of an archive says that was unpacked by a tool which does not know of it.
@@ -88,10 +97,7 @@ fn read_whole(tree: &mut Tree, files: &Files<'_>, id: ObjectId) -> Result<Vec<u8
     let Some(file) = tree.object(id).and_then(Object::file) else {
         return Err(WriteError::BadName { path: path() });
     };
-    if file.size > limits::MAX_SIDECAR_LEN {
-        let (what, found, limit) = ("length of the side car", file.size, limits::MAX_SIDECAR_LEN);
-        return Err(WriteError::Sidecar(crate::dwarfs::Error::Limit { what, found, limit }));
-    }
+    check_len(file.size)?;
     let (bytes, _newer) = read_stable(files, tree, id, |contents, object| {
         let size = object.file().map_or(0, |file| file.size).min(limits::MAX_SIDECAR_LEN);
         let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];

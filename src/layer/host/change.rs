@@ -22,8 +22,9 @@ use crate::{
 
 impl HostUpper {
     pub(super) fn peek_name(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>> {
-        let dir = self.tree.directory(&self.tree.node(dir)?)?;
-        match beneath::stat(dir.as_fd(), name.as_bytes()) {
+        let dir = self.tree.node(dir)?;
+        let fd = self.tree.directory(&dir)?;
+        match self.tree.lend(&[&dir], || beneath::stat(fd.as_fd(), name.as_bytes())) {
             Ok(stat) => super::open::attr_of(&stat, &self.tree.root.key).map(Some),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(host("look a name up")(errno)),
@@ -149,7 +150,7 @@ impl HostUpper {
         let dir = self.tree.node(spot.dir)?;
         let fd = self.tree.directory(&dir)?;
         let leaving = self.leave(&dir, spot)?;
-        match remove(fd.as_fd(), spot.name.as_bytes()) {
+        match self.tree.lend(&[&dir], || remove(fd.as_fd(), spot.name.as_bytes())) {
             Ok(()) => {
                 self.settle(leaving);
                 Ok(())
@@ -175,15 +176,19 @@ impl HostUpper {
             RenameMode::Replace | RenameMode::LeaveWhiteout => self.leave(&to_dir, to)?,
         };
         let (old, new) = (from.name.as_bytes(), to.name.as_bytes());
-        if let Err(errno) = beneath::rename((from_fd.as_fd(), old), (to_fd.as_fd(), new), flags) {
+        let moved = from.node.and_then(|id| self.tree.node(id).ok());
+        let other = if mode == RenameMode::Exchange { to.node } else { None };
+        let other = other.and_then(|id| self.tree.node(id).ok());
+        // A directory that changes its parent must be writable.
+        let movers: Vec<_> =
+            moved.iter().chain(&other).filter(|node| node.kind == FileKind::Directory).collect();
+        let rename = || beneath::rename((from_fd.as_fd(), old), (to_fd.as_fd(), new), flags);
+        if let Err(errno) = self.tree.lend(&movers, rename) {
             self.stay(replaced);
             return Err(host("rename")(errno));
         }
         self.settle(replaced);
         let at = |dir: &Arc<HostNode>, name: &[u8]| Place::At { parent: Arc::clone(dir), name: name.into() };
-        let other = if mode == RenameMode::Exchange { to.node } else { None };
-        let moved = from.node.and_then(|id| self.tree.node(id).ok());
-        let other = other.and_then(|id| self.tree.node(id).ok());
         // Each is asked before any is moved: both names may stand for one object.
         let moves = moved.filter(|node| node.place.lock().is(&from_dir, old));
         let returns = other.filter(|node| node.place.lock().is(&to_dir, new));

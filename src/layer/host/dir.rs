@@ -33,7 +33,7 @@ impl HostDir {
     /// What open(2) said.
     pub fn open_with(path: &Path, pool: Arc<FdPool>) -> Result<Self> {
         let fd = beneath::open_directory(path).map_err(host("open the directory of a layer"))?;
-        Ok(Self { tree: HostTree::new(fd, pool)? })
+        Ok(Self { tree: HostTree::new(fd, pool, false)? })
     }
 
     /// Number of live nodes, the root included.

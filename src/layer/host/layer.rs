@@ -55,7 +55,8 @@ impl HostTree {
         let dir = self.directory(node)?;
         let mut listing = Listing::default();
         let mut unknown = Vec::new();
-        let fd = beneath::open_listing(dir.as_fd()).map_err(host("open a directory for listing"))?;
+        let open = || beneath::open_listing(dir.as_fd());
+        let fd = self.lend(&[node], open).map_err(host("open a directory for listing"))?;
         beneath::list(fd.as_fd(), |entry| {
             match FileKind::from_mode(entry.format) {
                 Some(kind) => listing.entries.push((entry.name.into(), kind)),
@@ -97,8 +98,13 @@ impl HostTree {
     }
 
     pub(super) fn xattr(&self, id: NodeId, name: &[u8]) -> Result<Option<Vec<u8>>> {
-        let fd = self.descriptor(&self.node(id)?, OpenFor::Path)?;
-        xattr::get(fd.as_fd(), name).map_err(host("read an extended attribute"))
+        let node = self.node(id)?;
+        let fd = self.descriptor(&node, OpenFor::Path)?;
+        match self.lend(&[&node], || xattr::get(fd.as_fd(), name)) {
+            // What we may not read has no marks that we could know of.
+            Err(Errno::EACCES) => Ok(None),
+            other => other.map_err(host("read an extended attribute")),
+        }
     }
 
     pub(super) fn xattr_names(&self, id: NodeId) -> Result<Vec<Vec<u8>>> {

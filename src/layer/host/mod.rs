@@ -23,9 +23,6 @@ mod probe;
 mod tree;
 mod upper;
 
-#[cfg(test)]
-mod tests;
-
 pub use dir::HostDir;
 pub use pool::FdPool;
 pub use probe::UpperError;

@@ -16,8 +16,8 @@ use crate::{
 /// How often an open starts over because the node was renamed meanwhile.
 const MOVES: usize = 16;
 
-/// Owner's permission to read and write, lent for one open of an own file.
-const READ_WRITE: u16 = 0o600;
+/// The owner's permissions that are lent for one call.
+const ALL_OF_OWNER: u16 = 0o700;
 
 impl HostTree {
     /// A descriptor that names the directory `node`.
@@ -115,23 +115,40 @@ impl HostTree {
         };
         match opened {
             Err(Errno::EACCES) if matches!(wanted, OpenFor::Read | OpenFor::Write) => {
-                self.open_own(node, wanted)
+                let path = self.descriptor(node, OpenFor::Path).map_err(|error| error.errno())?;
+                self.lend(&[node], || beneath::reopen(path.as_fd(), wanted))
             }
             other => other,
         }
     }
 
-    /// Opens an own file whose permission bits forbid it to us as well.
+    /// Calls `act`; where the permission bits of our own objects forbid it to us, once more while they do not.
     ///
-    /// Programs may go on using a descriptor after they took the permission away; who may open was decided by the
-    /// kernel above us.
-    fn open_own(&self, node: &Arc<HostNode>, wanted: OpenFor) -> Result<OwnedFd, Errno> {
-        let path = self.descriptor(node, OpenFor::Path).map_err(|error| error.errno())?;
-        let perm = perm_of(&beneath::stat(path.as_fd(), b"")?);
-        beneath::set_perm(path.as_fd(), perm | READ_WRITE).map_err(|_| Errno::EACCES)?;
-        let opened = beneath::reopen(path.as_fd(), wanted);
-        beneath::set_perm(path.as_fd(), perm)?;
-        opened
+    /// Programs go on using what they took the permission away from, and remove it; whether they may was decided by the
+    /// kernel above us. In a tree that is only read nothing is lent.
+    pub(super) fn lend<T>(
+        &self,
+        nodes: &[&Arc<HostNode>],
+        act: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let refused = match act() {
+            Err(Errno::EACCES) if self.writable => Errno::EACCES,
+            other => return other,
+        };
+        let mut lent = Vec::new();
+        for node in nodes {
+            let path = self.descriptor(node, OpenFor::Path).map_err(|error| error.errno())?;
+            let perm = perm_of(&beneath::stat(path.as_fd(), b"")?);
+            if node.kind != FileKind::Symlink && beneath::set_perm(path.as_fd(), perm | ALL_OF_OWNER).is_ok()
+            {
+                lent.push((path, perm));
+            }
+        }
+        let result = if lent.is_empty() { Err(refused) } else { act() };
+        for (path, perm) in lent {
+            beneath::set_perm(path.as_fd(), perm)?;
+        }
+        result
     }
 
     /// Puts a fresh descriptor into its node, unless another thread was faster.

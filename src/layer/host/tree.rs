@@ -28,11 +28,13 @@ pub(super) struct HostTree {
     by_id: Shards<NodeId, Arc<HostNode>>,
     by_key: Shards<Key, Arc<HostNode>>,
     next_id: AtomicU64,
+    /// It is ours to change.
+    pub(super) writable: bool,
 }
 
 impl HostTree {
     /// Makes the tree of the directory that `fd` names.
-    pub(super) fn new(fd: OwnedFd, pool: Arc<FdPool>) -> Result<Self> {
+    pub(super) fn new(fd: OwnedFd, pool: Arc<FdPool>, writable: bool) -> Result<Self> {
         let root = base_node(NodeId::new(0), fd)?;
         let tree = Self {
             pool,
@@ -40,15 +42,16 @@ impl HostTree {
             by_id: Shards::default(),
             by_key: Shards::default(),
             next_id: AtomicU64::new(1),
+            writable,
         };
-        tree.insert(root);
+        tree.insert(&root);
         Ok(tree)
     }
 
     /// Adds a directory beside the root that is part of the tree without being shown in it.
     pub(super) fn add_base(&self, fd: OwnedFd) -> Result<Arc<HostNode>> {
         let node = base_node(self.new_id(), fd)?;
-        self.insert(Arc::clone(&node));
+        self.insert(&node);
         Ok(node)
     }
 
@@ -65,7 +68,7 @@ impl HostTree {
     /// Finds `name` in `dir` and counts a reference.
     pub(super) fn lookup(&self, dir: &Arc<HostNode>, name: Name<'_>) -> Result<Option<(NodeId, Attr)>> {
         let dir_fd = self.directory(dir)?;
-        match beneath::stat(dir_fd.as_fd(), name.as_bytes()) {
+        match self.lend(&[dir], || beneath::stat(dir_fd.as_fd(), name.as_bytes())) {
             Ok(stat) => Ok(Some(self.adopt(dir, name, &stat)?)),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(host("look a name up")(errno)),
@@ -90,6 +93,8 @@ impl HostTree {
         // The parent is in use by the caller, so it is alive.
         let _ = dir.refs.try_retain();
         let node = Arc::new(HostNode::new(self.new_id(), key, kind, place));
+        // Whoever finds it by its key uses its number at once.
+        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(&node)));
         let raced = self.by_key.with(&key, |map| {
             let raced = map.get(&key).filter(|node| node.kind == kind && node.refs.try_retain()).cloned();
             if raced.is_none() {
@@ -98,10 +103,9 @@ impl HostTree {
             raced
         });
         if let Some(raced) = raced {
-            self.release(dir, 1);
+            self.release(&node, 1);
             return raced;
         }
-        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(&node)));
         node
     }
 
@@ -167,9 +171,9 @@ impl HostTree {
         self.disown(node);
     }
 
-    fn insert(&self, node: Arc<HostNode>) {
-        self.by_key.with(&node.key, |map| map.insert(node.key, Arc::clone(&node)));
-        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(&node)));
+    fn insert(&self, node: &Arc<HostNode>) {
+        self.by_key.with(&node.key, |map| map.insert(node.key, Arc::clone(node)));
+        self.by_id.with(&node.id, |map| map.insert(node.id, Arc::clone(node)));
     }
 
     fn new_id(&self) -> NodeId {

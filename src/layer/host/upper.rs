@@ -103,7 +103,7 @@ impl HostUpper {
             path: upper.to_owned(),
             errno: error.errno(),
         };
-        let host_tree = HostTree::new(upper_fd, pool).map_err(tree)?;
+        let host_tree = HostTree::new(upper_fd, pool, true).map_err(tree)?;
         let work_node = host_tree.add_base(staging).map_err(tree)?;
         Ok(Self {
             tree: host_tree,
@@ -161,6 +161,15 @@ impl Upper for HostUpper {
         self.remove_name(spot, beneath::remove_directory)
     }
 
+    fn remove_tree(&self, spot: Spot<'_>) -> Result<()> {
+        let dir = self.tree.directory(&self.tree.node(spot.dir)?)?;
+        let name = spot.name.as_bytes();
+        let heap =
+            beneath::open(dir.as_fd(), name, OpenFor::Path).map_err(host("open a directory to remove"))?;
+        sweep(heap.as_fd()).map_err(host("empty a directory"))?;
+        beneath::remove_directory(dir.as_fd(), name).map_err(host("remove a directory"))
+    }
+
     fn rename(&self, from: Spot<'_>, to: Spot<'_>, mode: RenameMode) -> Result<()> {
         self.rename_name(from, to, mode)
     }
@@ -189,13 +198,17 @@ impl Upper for HostUpper {
     }
 
     fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
-        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
-        xattr::set(fd.as_fd(), name, value, flags.bits()).map_err(host("set an extended attribute"))
+        let node = self.tree.node(node)?;
+        let fd = self.tree.descriptor(&node, OpenFor::Path)?;
+        let set = || xattr::set(fd.as_fd(), name, value, flags.bits());
+        self.tree.lend(&[&node], set).map_err(host("set an extended attribute"))
     }
 
     fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
-        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
-        xattr::remove(fd.as_fd(), name).map_err(host("remove an extended attribute"))
+        let node = self.tree.node(node)?;
+        let fd = self.tree.descriptor(&node, OpenFor::Path)?;
+        let remove = || xattr::remove(fd.as_fd(), name);
+        self.tree.lend(&[&node], remove).map_err(host("remove an extended attribute"))
     }
 
     fn sync(&self, node: NodeId, data_only: bool) -> Result<()> {
@@ -258,7 +271,7 @@ fn empty(
     for name in names {
         match beneath::remove(dir, &name) {
             Ok(()) => {}
-            Err(Errno::EISDIR) => directories.push_back(lift(staging, dir, name, serial)?),
+            Err(Errno::EISDIR) => directories.push_back(lift(staging, dir, &name, serial)?),
             Err(errno) => return Err(errno),
         }
     }
@@ -269,17 +282,17 @@ fn empty(
 fn lift(
     staging: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
-    name: Vec<u8>,
+    name: &[u8],
     serial: &mut u64,
 ) -> Result<Vec<u8>, Errno> {
     // Moving a directory to another parent rewrites its `..`, which needs write permission on it.
-    if let Ok(fd) = beneath::open(dir, &name, OpenFor::Path) {
+    if let Ok(fd) = beneath::open(dir, name, OpenFor::Path) {
         let _ = beneath::set_perm(fd.as_fd(), 0o700);
     }
     loop {
         *serial += 1;
         let lifted = format!("#s{serial:x}").into_bytes();
-        match beneath::rename((dir, &name), (staging, &lifted), beneath::RenameFlags::NOREPLACE) {
+        match beneath::rename((dir, name), (staging, &lifted), beneath::RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(lifted),
             Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno),

@@ -32,11 +32,8 @@ pub enum ServerError {
         why: String,
     },
     /// The server ended without a word.
-    #[error("cannot start the file server: it died (see {logs})")]
-    Died {
-        /// Where its logs are.
-        logs: PathBuf,
-    },
+    #[error("cannot start the file server: it died")]
+    Died,
     /// It speaks another language.
     #[error("cannot join the running file server of this image, which another build of the engine started")]
     Language(#[from] WireError),

@@ -53,7 +53,7 @@ impl Lease {
 /// # Errors
 ///
 /// [`ServerError`].
-pub fn join_or_start(place: &Place, pid: i32, duty: Duty<'_>) -> Result<Lease, ServerError> {
+pub fn join_or_start(place: &Place, pid: i32, duty: &Duty<'_>) -> Result<Lease, ServerError> {
     for _ in 0..PATIENCE {
         let locked = place.lock()?;
         match locked.connect() {
@@ -68,7 +68,7 @@ pub fn join_or_start(place: &Place, pid: i32, duty: Duty<'_>) -> Result<Lease, S
             Err(source) => return Err(ServerError::Place { path: place.path(), source }),
         }
     }
-    Err(ServerError::Died { logs: place.logs() })
+    Err(ServerError::Died)
 }
 
 fn nobody_listens(error: &io::Error) -> bool {
@@ -88,6 +88,9 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
     let Some(frame) = frame else { return Ok(None) };
     match FromServer::decode(frame)? {
         FromServer::Refused(why) => Err(ServerError::Refused { why }),
+        FromServer::Frozen | FromServer::Rebased => {
+            Err(ServerError::Refused { why: "the file server gave an answer to another question".to_owned() })
+        }
         FromServer::Welcome(Welcome { id, mount, server, namespaces }) => {
             Ok(Some(Lease { channel, server, namespaces, mount, id }))
         }
@@ -95,7 +98,7 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
 }
 
 /// Starts a server. The lock is held until it answers; its first lease is there before it is.
-fn start(place: &Place, locked: Locked, pid: i32, duty: Duty<'_>) -> Result<Lease, ServerError> {
+fn start(place: &Place, locked: Locked, pid: i32, duty: &Duty<'_>) -> Result<Lease, ServerError> {
     locked.make_room(place)?;
     let (ours, theirs) = Channel::pair(LIMIT).map_err(ServerError::step("make a channel"))?;
     match process::fork().map_err(ServerError::step("start the file server"))? {
@@ -110,11 +113,11 @@ fn start(place: &Place, locked: Locked, pid: i32, duty: Duty<'_>) -> Result<Leas
         // Nothing is to be left of a server that never was.
         locked.remove().map_err(|source| ServerError::Place { path: place.path(), source })?;
     }
-    lease?.ok_or_else(|| ServerError::Died { logs: place.logs() })
+    lease?.ok_or(ServerError::Died)
 }
 
 /// Becomes nobody's child in a session of its own, and serves.
-fn part(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
+fn part(place: &Place, locked: Locked, first: Channel, duty: &Duty<'_>) -> ! {
     process::new_session();
     match process::fork() {
         Ok(Forked::Child) => serve(place, locked, first, duty),

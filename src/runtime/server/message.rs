@@ -1,6 +1,9 @@
 //! The messages between fronts and the server.
 
-use std::{os::fd::OwnedFd, path::PathBuf};
+use std::{
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::PathBuf,
+};
 
 use crate::{
     instance::{
@@ -18,8 +21,19 @@ pub(super) const LIMIT: usize = 16 << 10;
 /// From a front to the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ToServer {
-    /// The first message: the process id of the instance, as its directory is called.
+    /// A front's first message: the process id of the instance, as its directory is called.
     Hello(i32),
+    /// A committer's first message: let no change happen until further notice.
+    Freeze,
+    /// A committer's second message: this archive holds what the upper holds.
+    Rebase {
+        /// The file.
+        file: PathBuf,
+        /// Where in it the archive begins.
+        offset: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
 }
 
 /// From the server to a front.
@@ -29,6 +43,19 @@ pub(super) enum FromServer {
     Welcome(Welcome),
     /// It cannot be served, and why.
     Refused(String),
+    /// Nothing changes any more.
+    Frozen,
+    /// The archive is part of the stack, the upper is empty, changes go on.
+    Rebased,
+}
+
+/// Answers without contents.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Said {
+    /// [`FromServer::Frozen`].
+    Frozen,
+    /// [`FromServer::Rebased`].
+    Rebased,
 }
 
 /// What a front needs to use the mount.
@@ -46,30 +73,51 @@ pub(super) struct Welcome {
 
 impl ToServer {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self::Hello(pid) = self;
-        Writer::new(VERSION, 0).u32(u32::try_from(*pid).unwrap_or(0)).finish()
+        match self {
+            Self::Hello(pid) => Writer::new(VERSION, 0).u32(u32::try_from(*pid).unwrap_or(0)).finish(),
+            Self::Freeze => Writer::new(VERSION, 1).finish(),
+            Self::Rebase { file, offset, len } => {
+                Writer::new(VERSION, 2).bytes(file.as_os_str().as_bytes()).u64(*offset).u64(*len).finish()
+            }
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let (kind, mut reader) = Reader::new(payload, VERSION)?;
-        if kind != 0 {
-            return Err(WireError::Unknown { field: "message", value: u64::from(kind) });
-        }
-        let number = reader.u32()?;
-        let pid = i32::try_from(number)
-            .ok()
-            .filter(|pid| *pid > 0)
-            .ok_or(WireError::Unknown { field: "process id", value: u64::from(number) })?;
+        let message = match kind {
+            0 => Self::Hello(process_id(reader.u32()?)?),
+            1 => Self::Freeze,
+            2 => Self::Rebase {
+                file: PathBuf::from(reader.os_string()?),
+                offset: reader.u64()?,
+                len: reader.u64()?,
+            },
+            value => return Err(WireError::Unknown { field: "message", value: u64::from(value) }),
+        };
         reader.finish()?;
-        Ok(Self::Hello(pid))
+        Ok(message)
     }
+}
+
+fn process_id(number: u32) -> Result<i32, WireError> {
+    i32::try_from(number)
+        .ok()
+        .filter(|pid| *pid > 0)
+        .ok_or(WireError::Unknown { field: "process id", value: u64::from(number) })
 }
 
 impl FromServer {
     /// A welcome as bytes; its descriptors go with it in this order: pidfd, mount, user namespace.
     pub(super) fn encode_welcome(id: InstanceId, mount: &std::path::Path) -> Vec<u8> {
-        use std::os::unix::ffi::OsStrExt as _;
         Writer::new(VERSION, 0).u32(id.get()).bytes(mount.as_os_str().as_bytes()).finish()
+    }
+
+    pub(super) fn encode(said: Said) -> Vec<u8> {
+        let kind = match said {
+            Said::Frozen => 2,
+            Said::Rebased => 3,
+        };
+        Writer::new(VERSION, kind).finish()
     }
 
     pub(super) fn encode_refusal(why: &str) -> Vec<u8> {
@@ -90,6 +138,8 @@ impl FromServer {
                 Self::Welcome(Welcome { id, mount, server, namespaces })
             }
             1 => Self::Refused(String::from_utf8_lossy(reader.bytes()?).into_owned()),
+            2 => Self::Frozen,
+            3 => Self::Rebased,
             value => return Err(WireError::Unknown { field: "message", value: u64::from(value) }),
         };
         reader.finish()?;
@@ -120,7 +170,18 @@ mod tests {
 
     #[test]
     fn messages_come_back() {
-        assert_eq!(ToServer::decode(&ToServer::Hello(77).encode()).unwrap(), ToServer::Hello(77));
+        for message in [
+            ToServer::Hello(77),
+            ToServer::Freeze,
+            ToServer::Rebase { file: "/x y".into(), offset: 1 << 40, len: u64::MAX },
+        ] {
+            assert_eq!(ToServer::decode(&message.encode()).unwrap(), message);
+        }
+        for (said, expected) in [(Said::Frozen, "Frozen"), (Said::Rebased, "Rebased")] {
+            let answer =
+                FromServer::decode(Frame { payload: FromServer::encode(said), fds: vec![] }).unwrap();
+            assert_eq!(format!("{answer:?}"), expected);
+        }
         let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
         let fds = vec![null(), null()];
         let FromServer::Welcome(welcome) = FromServer::decode(Frame { payload, fds }).unwrap() else {

@@ -11,13 +11,15 @@
 //! directory of that instance; with the last one it unmounts, removes its own directory and ends. Starting, joining and
 //! ending are serialized by the lock of the directory `{KEY}`, so that there is never a second one.
 
+mod commission;
 mod error;
 mod join;
 mod message;
 mod place;
 mod serve;
 
+pub use commission::{Commission, Found, freeze};
 pub use error::ServerError;
 pub use join::{Lease, join_or_start};
-pub use place::Place;
+pub use place::{Locked, Place};
 pub use serve::Duty;

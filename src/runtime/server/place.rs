@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// How often a server may end between our look and our step before the place counts as gone.
+const PATIENCE: u32 = 1000;
+
 const SOCKET: &str = "socket";
 const MOUNT: &str = "mount";
 const LOGS: &str = "logs";
@@ -62,7 +65,7 @@ impl Place {
     pub(super) fn lock(&self) -> Result<Locked, ServerError> {
         let failed = |source| ServerError::Place { path: self.path(), source };
         let servers = DirFd::open(&self.servers).map_err(failed)?;
-        loop {
+        for _ in 0..PATIENCE {
             let directory = match servers.ensure(&self.name, 0o700) {
                 // The server that was here ended between our two steps.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -73,6 +76,7 @@ impl Place {
                 return Ok(Locked { servers, directory, name: self.name.clone() });
             }
         }
+        Err(failed(io::ErrorKind::NotFound.into()))
     }
 
     /// Removes what a server has left that was killed, unless another one is there by now.
@@ -95,7 +99,7 @@ impl Place {
 
 /// The directory of a server, locked. The lock goes with this.
 #[derive(Debug)]
-pub(super) struct Locked {
+pub struct Locked {
     servers: DirFd,
     directory: DirFd,
     name: String,

@@ -1,14 +1,16 @@
 //! The life of the server.
 
 use std::{
-    io,
+    any::Any,
+    fmt, io,
     os::fd::{AsFd as _, BorrowedFd},
+    panic::{self, AssertUnwindSafe},
     time::{Duration, Instant},
 };
 
 use super::{
-    Place,
-    message::{FromServer, ToServer},
+    Place, commission,
+    message::{FromServer, LIMIT, ToServer},
     place::Locked,
 };
 use crate::{
@@ -20,6 +22,7 @@ use crate::{
         remove_home,
     },
     runtime::stack::{self, MountStack},
+    sync::{Arc, thread},
     sys::{
         fork, fuse_dev,
         join::{Namespaces, Privilege},
@@ -54,9 +57,18 @@ pub struct Duty<'a> {
     pub dirs: &'a AppDirs,
 }
 
+impl fmt::Debug for Duty<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Duty").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
 /// Serves until the last lease has closed. Never returns: it runs in a process of its own.
-pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_>) -> ! {
-    let status = match start(place, &locked, &first, &duty) {
+pub(super) fn serve(place: &Place, locked: Locked, mut first: Channel, duty: &Duty<'_>) -> ! {
+    // A panic is told to the front like any other failure, and must not run on in its copy of the front's stack.
+    let started = panic::catch_unwind(AssertUnwindSafe(|| start(place, &locked, &first, duty)))
+        .unwrap_or_else(|panic| Err(format!("cannot open the stack: internal error: {}", words_of(&*panic))));
+    let status = match started {
         Ok(mut server) => {
             // From here on whoever wants to join finds the socket, but waits until the front lets go of the lock.
             drop(locked);
@@ -69,8 +81,10 @@ pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: Duty<'_
         }
         Err(error) => {
             tracing::error!(error = %error, "cannot start");
-            // A front that is gone needs no answer.
+            // A front that is gone needs no answer. One that is there hangs up when it has heard it: hanging up on what
+            // it has said meanwhile would take the answer away again.
             let _ = first.send(&FromServer::encode_refusal(&error), &[]);
+            while let Ok(Some(_)) = first.receive_waiting() {}
             1
         }
     };
@@ -92,7 +106,7 @@ fn start<'a>(
     process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
     process::raise_file_limit().map_err(say("raise the limit of open files"))?;
     logs::write_to(&place.logs(), Files::Parts);
-    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
+    panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
     // Before the first thread: all of them inherit the mask.
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
@@ -114,11 +128,13 @@ fn start<'a>(
     mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
         .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
     let session =
-        fuse::serve(stack.overlay, device, duty.session, stack.notices).map_err(|error| one_line(&error))?;
+        fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
+            .map_err(|error| one_line(&error))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
         dirs: duty.dirs,
+        stack: Arc::new(stack),
         listener: locked.listen().map_err(say("listen for further instances"))?,
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
         pidfd: Pidfd::own().map_err(say("open the own process"))?,
@@ -129,6 +145,12 @@ fn start<'a>(
         uid,
         locked: None,
     })
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default().replace('\n', " ")
 }
 
 fn say(what: &'static str) -> impl FnOnce(io::Error) -> String {
@@ -143,7 +165,7 @@ fn cure(error: &io::Error) -> &'static str {
     }
 }
 
-fn one_line(error: &dyn std::error::Error) -> String {
+pub(super) fn one_line(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -169,6 +191,7 @@ struct FrontProcess {
 struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
+    stack: Arc<MountStack>,
     listener: Listener,
     namespaces: Namespaces,
     pidfd: Pidfd,
@@ -248,7 +271,7 @@ impl Server<'_> {
                 Ok(Received::Pending) => return true,
                 Ok(Received::Closed) => return false,
                 Ok(Received::Frame(frame)) => {
-                    if let Err(error) = self.welcome(client, &frame.payload) {
+                    if let Err(error) = self.answer(client, &frame.payload) {
                         tracing::warn!(%error, "a front is refused");
                         let _ = client.channel.send(&FromServer::encode_refusal(&error.to_string()), &[]);
                         return false;
@@ -262,8 +285,28 @@ impl Server<'_> {
         }
     }
 
-    fn welcome(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
-        let ToServer::Hello(pid) = ToServer::decode(payload).map_err(io::Error::other)?;
+    fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
+        match ToServer::decode(payload).map_err(io::Error::other)? {
+            ToServer::Hello(pid) => self.welcome(client, pid),
+            ToServer::Freeze if client.front.is_none() => self.commission(client),
+            _ => Err(io::Error::other("cannot understand a message out of turn")),
+        }
+    }
+
+    /// Hands the conversation with a committer to a thread. The server lives at least until its end: what remains in
+    /// the list of clients closes with the thread.
+    fn commission(&self, client: &mut Client) -> io::Result<()> {
+        let (watched, held) = Channel::pair(LIMIT)?;
+        let mut channel = std::mem::replace(&mut client.channel, watched);
+        let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
+        thread::Builder::new().name("fim-commit".to_owned()).spawn(move || {
+            commission::attend(&mut channel, &stack, &mount);
+            drop(held);
+        })?;
+        Ok(())
+    }
+
+    fn welcome(&mut self, client: &mut Client, pid: i32) -> io::Result<()> {
         if client.front.is_some() {
             return Err(io::Error::other("cannot register an instance twice"));
         }
@@ -280,7 +323,6 @@ impl Server<'_> {
     }
 
     /// A lease has closed: nothing is left of its instance.
-    #[expect(clippy::needless_pass_by_value, reason = "this is the end of the client")]
     fn let_go(&self, client: Client) {
         let Some(FrontProcess { pid, pidfd }) = client.front else { return };
         if !self.dirs.instances().join(pid.to_string()).exists() {
@@ -322,11 +364,14 @@ impl Server<'_> {
         let deadline = Instant::now() + LAST_WRITES;
         let ended = ready::wait(&[(self.session.ended(), Interest::HangUp)], Some(deadline))?;
         let in_time = ended.first().is_some_and(|ended| ended.hung_up);
+        let Self { session, stack, .. } = self;
         if in_time {
-            self.session.wait().map_err(io::Error::other)?;
+            session.wait().map_err(io::Error::other)?;
         } else {
             tracing::error!("the mount is in use still, and is left");
         }
+        // The upper is free before the next server can be started.
+        drop(stack);
         locked.remove()
     }
 }

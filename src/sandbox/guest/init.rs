@@ -83,17 +83,8 @@ impl Init {
                 self.program = Some(child);
             }
         }
-        self.let_go(start)?;
+        let_go(start)?;
         self.watch()
-    }
-
-    /// The program has its descriptors: ours must not keep pipes open, nor bubblewrap's stderr.
-    #[expect(clippy::unused_self, reason = "a step of this life")]
-    #[expect(clippy::needless_pass_by_value, reason = "the descriptors are closed here")]
-    fn let_go(&self, start: Start) -> io::Result<()> {
-        drop(start);
-        let null = process::null()?;
-        process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()])
     }
 
     /// Opens the terminal and waits until the front has set it up; `false` where the front has gone instead.
@@ -202,6 +193,13 @@ impl Init {
         self.deadline = Some(Instant::now() + GRACE);
         Ok(())
     }
+}
+
+/// The program has its descriptors: ours must not keep pipes open, nor bubblewrap's stderr.
+fn let_go(start: Start) -> io::Result<()> {
+    drop(start);
+    let null = process::null()?;
+    process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()])
 }
 
 /// Whether process 1 has children.

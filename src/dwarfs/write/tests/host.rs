@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::Path,
 };
 
@@ -133,9 +133,21 @@ fn a_path_longer_than_one_call_takes_is_walked_in_parts() {
 }
 
 #[test]
+fn a_mount_point_is_all_that_is_kept_of_a_mount() {
+    let pts = Path::new("/dev/pts");
+    let device = |path: &Path| fs::symlink_metadata(path).map(|metadata| metadata.dev()).ok();
+    if device(pts).is_none() || device(pts) == device(Path::new("/dev")) {
+        return eprintln!("skipped: nothing is mounted on /dev/pts");
+    }
+    let scan = |yes| scan(&DirSource::open(Path::new("/dev")).unwrap().one_file_system(yes));
+    let in_pts = |tree: &Tree| paths(tree).iter().filter(|path| path.starts_with("pts")).count();
+    assert!(in_pts(&scan(false)) > 1);
+    assert_eq!(in_pts(&scan(true)), 1);
+}
+
+#[test]
 fn a_missing_directory_is_named() {
     let error = DirSource::open(Path::new("/nonexistent/tree")).unwrap_err();
     assert_eq!(error.to_string(), "cannot open /nonexistent/tree");
-    let _ = fs::symlink_metadata("/dev/null").map(|null| null.file_type().is_char_device());
     assert!(matches!(error, WriteError::Source { source, .. } if source.kind() == io::ErrorKind::NotFound));
 }

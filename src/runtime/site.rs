@@ -1,0 +1,154 @@
+//! Where an image lives: the image itself, its data directory, its layers and the key of its server.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    host::Host,
+    plan,
+    run::RunError,
+    stack::StackPlan,
+    tools::{self, ToolPaths},
+};
+use crate::{
+    image::{ImageFile, runtime_copy},
+    instance::{
+        ServerKey,
+        dirs::{self, AppDirs, DataDirs, DirsError},
+    },
+};
+
+/// An image with everything that belongs to it on this host.
+#[derive(Debug)]
+pub struct Site {
+    /// The image.
+    pub image: ImageFile,
+    /// The directories of this build.
+    pub app: AppDirs,
+    /// The data directory.
+    pub data: DataDirs,
+    /// What its server is called.
+    pub key: ServerKey,
+    /// Layers that are not in the image, lowest first.
+    pub layers: Vec<PathBuf>,
+}
+
+impl Site {
+    /// Finds what belongs to the image at `path`, and makes the directories that are missing.
+    ///
+    /// # Errors
+    ///
+    /// The image cannot be opened, or a directory not be used.
+    pub fn find(host: &Host, path: &Path) -> Result<Self, RunError> {
+        let path = std::fs::canonicalize(path)
+            .map_err(|source| RunError::Image { path: path.to_owned(), source })?;
+        let image = ImageFile::open(path)?;
+        let app = AppDirs::new(dirs::choose_global(host.choices.global.as_deref(), host.ids.uid)?);
+        app.create()?;
+        let image_id = image.settings().image_id.to_string();
+        let data = data_dirs(host, image.path(), &image_id)?;
+        let key = ServerKey::new(&image_id, data.identity()?);
+        let layers = further_layers(&host.choices.layers, &data)?;
+        Ok(Self { image, app, data, key, layers })
+    }
+
+    /// The stack: the archives of the image, the further layers, and the upper.
+    #[must_use]
+    pub fn stack(&self) -> StackPlan {
+        plan::stack(self.image.path(), self.image.table(), self.layers.clone(), &self.data)
+    }
+
+    /// Puts the programs in place that the image carries.
+    ///
+    /// # Errors
+    ///
+    /// The archive is damaged, or the place cannot be used.
+    pub fn tools(&self) -> Result<ToolPaths, RunError> {
+        let place = runtime_copy::app_directory(Some(self.app.global()))?;
+        Ok(tools::provide(&self.image, &place)?)
+    }
+}
+
+/// Makes the data directory: the one the user named, the one beside the image, or, where nothing can be written
+/// there, one of the user's own.
+fn data_dirs(host: &Host, image: &Path, image_id: &str) -> Result<DataDirs, DirsError> {
+    if let Some(asked) = &host.choices.data {
+        let data = DataDirs::at(asked.clone());
+        data.create()?;
+        return Ok(data);
+    }
+    let beside = DataDirs::beside(image);
+    match beside.create() {
+        Ok(()) => Ok(beside),
+        Err(DirsError::Make { path, source })
+            if matches!(
+                source.kind(),
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            let own = host
+                .variable("XDG_DATA_HOME")
+                .map(PathBuf::from)
+                .filter(|place| place.is_absolute())
+                .unwrap_or_else(|| host.user.home.join(".local/share"))
+                .join("fim/data")
+                .join(image_id);
+            tracing::info!(%source, path = %path.display(), own = %own.display(), "changes are kept elsewhere");
+            let data = DataDirs::at(own);
+            data.create()?;
+            Ok(data)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The layers that are not in the image, lowest first: those that the user named, then those of the data directory.
+fn further_layers(asked: &[PathBuf], data: &DataDirs) -> Result<Vec<PathBuf>, RunError> {
+    let mut layers = Vec::new();
+    for place in asked.iter().cloned().chain([data.layers()]) {
+        let failed = |source| RunError::Layers { path: place.clone(), source };
+        let place = std::fs::canonicalize(&place).map_err(failed)?;
+        if place.is_dir() {
+            layers.extend(layers_in(&place).map_err(failed)?);
+        } else {
+            layers.push(place.clone());
+        }
+    }
+    Ok(layers)
+}
+
+fn layers_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("layer")) {
+            found.push(path);
+        }
+    }
+    plan::sort_layers(&mut found);
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_come_in_order_and_directories_contribute_their_layer_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDirs::at(folder.path().join("data"));
+        data.create().unwrap();
+        let more = folder.path().join("more");
+        std::fs::create_dir(&more).unwrap();
+        for name in ["more/b-10.layer", "more/b-9.layer", "more/note.txt", "single", "data/layers/z.layer"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let layers = further_layers(&[folder.path().join("single"), more], &data).unwrap();
+        let names: Vec<_> = layers.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["single", "b-9.layer", "b-10.layer", "z.layer"]);
+        assert!(further_layers(&["/nowhere".into()], &data).is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! The overlay against Linux overlayfs: the same operations on both, and each over what the other wrote.
+//!
+//! Needs root. The mounts live in a mount namespace of the test's own thread, and go with it.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use crate::{
+    dump,
+    native::Native,
+    ops::{Answer, Op, Side as _, op},
+    ours::Ours,
+    random::config,
+    tree::{Tree, layer, scratch},
+};
+
+/// A mounted kernel overlay.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        umount2(self.0, MntFlags::MNT_DETACH).unwrap();
+    }
+}
+
+/// Mounts numbered layers of `scratch`, the lowest first, with an upper.
+fn kernel_mount<'a>(
+    scratch: &Path,
+    layers: usize,
+    upper: &str,
+    work: &str,
+    at: &'a Path,
+) -> nix::Result<Mounted<'a>> {
+    let lowers: Vec<_> = (0..layers)
+        .rev()
+        .map(|number| scratch.join(format!("lower{number}")).display().to_string())
+        .collect();
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={},userxattr",
+        lowers.join(":"),
+        scratch.join(upper).display(),
+        scratch.join(work).display()
+    );
+    let source = Some("overlay");
+    mount(source, at, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map(|()| Mounted(at))
+}
+
+/// A dump without inode numbers: the kernel gives names of one file different ones in some cases.
+fn seen(mut dump: dump::Dump) -> dump::Dump {
+    dump.values_mut().for_each(|seen| seen.same_as.clear());
+    dump
+}
+
+/// An answer without links of directories: the kernel shows one for a merged directory that has been removed.
+fn without_links(answer: Answer) -> Answer {
+    match answer {
+        Answer::Stat(libc::S_IFDIR, perm, _, size) => Answer::Stat(libc::S_IFDIR, perm, 0, size),
+        other => other,
+    }
+}
+
+/// Where names of an upper are deleted, and what else is there: directories, whiteouts and the rest.
+fn marks(root: &Path) -> BTreeMap<String, &'static str> {
+    let mut marks = BTreeMap::new();
+    let mut pending = vec![String::new()];
+    while let Some(path) = pending.pop() {
+        for entry in fs::read_dir(root.join(&path)).unwrap() {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            let path = dump::join(&path, entry.file_name().to_str().unwrap());
+            let kind = match meta.mode() & libc::S_IFMT {
+                libc::S_IFCHR if meta.rdev() == 0 => "whiteout",
+                libc::S_IFDIR => "directory",
+                _ => "other",
+            };
+            marks.insert(path.clone(), kind);
+            if kind == "directory" {
+                pending.push(path);
+            }
+        }
+    }
+    marks
+}
+
+fn run(layers: &[Tree], ops: &[Op]) {
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    for (number, tree) in layers.iter().enumerate() {
+        tree.write(&at(&format!("lower{number}")));
+    }
+    for upper in ["upper", "kernel-upper"] {
+        Tree::empty().write(&at(upper));
+    }
+    for dir in ["work", "kernel-work", "kernel", "second", "second-work"] {
+        fs::create_dir(at(dir)).unwrap();
+    }
+    let lowers: Vec<_> = (0..layers.len()).map(|number| at(&format!("lower{number}"))).collect();
+    let mut ours = Ours::new(lowers.clone(), at("upper"), at("work"));
+    let kernel_at = at("kernel");
+    let kernel =
+        kernel_mount(scratch.path(), layers.len(), "kernel-upper", "kernel-work", &kernel_at).unwrap();
+    let mut native = Native::new(kernel_at.clone());
+    for op in ops {
+        let mine = ours.apply(op).map(without_links);
+        let theirs = native.apply(op).map(without_links);
+        if mine == Err(libc::ENOTEMPTY) && theirs == Err(libc::EXDEV) {
+            // The kernel looks at the source first, and we at the target.
+            continue;
+        }
+        if mine == Ok(Answer::Done) && theirs == Err(libc::ESTALE) && matches!(op, Op::Rename(..)) {
+            // The kernel takes two names of one copied-up file for two files; to us there is nothing to do.
+            continue;
+        }
+        assert_eq!(mine, theirs, "ours and the kernel at {op:?}");
+        if matches!(op, Op::Check) {
+            assert_eq!(
+                seen(dump::ours(&ours).0),
+                seen(dump::native(&kernel_at)),
+                "ours and the kernel's tree"
+            );
+        }
+    }
+    native.release_all();
+    let tree = seen(dump::ours(&ours).0);
+    assert_eq!(tree, seen(dump::native(&kernel_at)), "ours and the kernel's tree at the end");
+    ours.unmount();
+    drop(kernel);
+    assert_eq!(marks(&at("upper")), marks(&at("kernel-upper")), "our upper and the kernel's");
+    // The kernel over what we wrote.
+    let second_at = at("second");
+    let second = kernel_mount(scratch.path(), layers.len(), "upper", "second-work", &second_at).unwrap();
+    assert_eq!(tree, seen(dump::native(&second_at)), "ours and the kernel over our upper");
+    drop(second);
+    // And we over what the kernel wrote.
+    let mut other = Ours::new(lowers, at("kernel-upper"), at("work"));
+    assert_eq!(seen(dump::ours(&other).0), tree, "ours over the kernel's upper");
+    other.unmount();
+}
+
+/// Whether the kernel does it too: it stays mounted, does not copy up what has been removed, and does not always see
+/// that it has no name any more.
+fn is_comparable(op: &Op) -> bool {
+    !matches!(op, Op::Commit | Op::Remount | Op::HeldWrite(..) | Op::HeldTruncate(..) | Op::HeldStat(..))
+}
+
+/// Enters a mount namespace of its own; `false` where that, or mounting an overlay in it, is not permitted.
+fn prepare() -> bool {
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    let entered = unshare(CloneFlags::CLONE_NEWNS)
+        .and_then(|()| mount(None::<&str>, "/", None::<&str>, private, None::<&str>));
+    let mounted = entered.and_then(|()| {
+        let scratch = scratch();
+        for dir in ["lower0", "upper", "work", "at"] {
+            fs::create_dir(scratch.path().join(dir)).unwrap();
+        }
+        kernel_mount(scratch.path(), 1, "upper", "work", &scratch.path().join("at")).map(drop)
+    });
+    if let Err(errno) = mounted {
+        assert!(std::env::var_os("FIM_TEST_REQUIRE").is_none(), "cannot mount a kernel overlay: {errno}");
+        println!("skipped: cannot mount a kernel overlay ({errno})");
+    }
+    mounted.is_ok()
+}
+
+#[test]
+fn equals_the_kernels_overlay() {
+    if !prepare() {
+        return;
+    }
+    let strategy = (
+        layer(false),
+        prop::collection::vec(layer(true), 0..3),
+        prop::collection::vec(op().prop_filter("the kernel can", is_comparable), 1..60),
+    );
+    // No forks and no other threads: only this thread is in the namespace.
+    let result = TestRunner::new(config()).run(&strategy, |(lowest, middle, ops)| {
+        let layers: Vec<_> = [lowest].into_iter().chain(middle).collect();
+        run(&layers, &ops);
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
