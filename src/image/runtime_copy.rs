@@ -31,8 +31,9 @@ use std::{
 
 use super::ImageFile;
 use crate::sys::{
-    own_dir::{self, OwnDir, OwnDirError},
-    program, transfer,
+    memory_file,
+    own_dir::{OwnDir, OwnDirError},
+    transfer, users,
 };
 
 /// Begins the first argument of a copy; the path of its image follows.
@@ -178,7 +179,7 @@ pub fn app_directory(global: Option<&Path>) -> Result<OwnDir, OwnDirError> {
     let global = match global {
         Some(chosen) => OwnDir::open_or_make(chosen, DIR_MODE)?,
         None => OwnDir::open_or_make(Path::new(DEFAULT_GLOBAL), DIR_MODE).or_else(|_| {
-            let own = format!("{DEFAULT_GLOBAL}-{}", own_dir::caller());
+            let own = format!("{DEFAULT_GLOBAL}-{}", users::effective_ids().0);
             OwnDir::open_or_make(Path::new(&own), DIR_MODE)
         })?,
     };
@@ -224,7 +225,7 @@ fn is_same(image: &File, length: u64, found: &File) -> io::Result<bool> {
 }
 
 fn in_memory(image: &File, elf_end: u64) -> io::Result<File> {
-    let copy = program::memory_file(COPY_NAME)?;
+    let copy = memory_file::executable(COPY_NAME)?;
     transfer::copy_range(image, 0, &copy, 0, elf_end, |_| {})?;
     Ok(copy)
 }

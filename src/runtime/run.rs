@@ -28,6 +28,7 @@ use crate::{
     sandbox::{self, Bwrap, Engine, Inputs, Plan, Role, SandboxError, Stage, Stdio, Verdict},
     sys::{
         errno::Errno,
+        inherit,
         own_dir::OwnDirError,
         process::{self, Ended},
         signal::{Signal, Signals},
@@ -297,7 +298,7 @@ impl EngineFile {
             return Ok(Self::At(path));
         }
         let fd = OwnedFd::from(std::fs::File::open(SELF).map_err(failed)?);
-        let number = process::keep_over_exec(fd.as_fd()).map_err(failed)?;
+        let number = inherit::keep_over_exec(fd.as_fd()).map_err(failed)?;
         Ok(Self::Open { number, _fd: fd })
     }
 

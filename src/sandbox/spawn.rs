@@ -20,8 +20,8 @@ use super::{
 use crate::sys::{
     errno::Errno,
     in_root::RootDir,
-    join::Namespaces,
-    mount,
+    inherit, memory_file, mount,
+    namespace::Namespaces,
     process::{self, Child, Forked},
     scm::Channel,
 };
@@ -114,8 +114,8 @@ fn set_up(
     let step = SandboxError::step("hand the arguments to bubblewrap");
     let words = render(&plan, place);
     let arguments = hand_over(&plan, stage.bwrap, &words, inside).map_err(step)?;
-    let null = process::null().map_err(SandboxError::step("open /dev/null"))?;
-    process::set_stdio([null.as_fd(), null.as_fd(), errors.as_fd()])
+    let null = inherit::null().map_err(SandboxError::step("open /dev/null"))?;
+    inherit::set_stdio([null.as_fd(), null.as_fd(), errors.as_fd()])
         .map_err(SandboxError::step("redirect bubblewrap"))?;
     Ok(arguments)
 }
@@ -130,9 +130,9 @@ fn hand_over(plan: &Plan, bwrap: &Bwrap, words: &[OsString], inside: &Channel) -
         bytes.extend_from_slice(word.as_bytes());
         bytes.push(0);
     }
-    let list = process::file_in_memory("fim-bwrap", &bytes)?;
-    let list_number = process::keep_over_exec(list.as_fd())?;
-    let channel_number = process::keep_over_exec(inside.as_fd())?;
+    let list = memory_file::holding("fim-bwrap", &bytes)?;
+    let list_number = inherit::keep_over_exec(list.as_fd())?;
+    let channel_number = inherit::keep_over_exec(inside.as_fd())?;
     // It must be open when bubblewrap runs.
     std::mem::forget(list);
     let mut arguments = vec![bwrap.program().as_os_str().to_owned()];

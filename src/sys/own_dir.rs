@@ -17,8 +17,9 @@ use std::{
 use rustix::{
     fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Stat},
     io::Errno,
-    process::geteuid,
 };
+
+use super::users::effective_ids;
 
 /// A directory that is ours.
 #[derive(Debug)]
@@ -186,7 +187,7 @@ impl OwnDir {
             Ok(stat) => stat,
             Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),
         };
-        if stat.st_uid != caller() {
+        if stat.st_uid != effective_ids().0 {
             return Err(OwnDirError::Foreign { path, owner: stat.st_uid });
         }
         if !is_ours(&stat) {
@@ -202,15 +203,9 @@ impl AsFd for OwnDir {
     }
 }
 
-/// The user that the process acts as.
-#[must_use]
-pub fn caller() -> u32 {
-    geteuid().as_raw()
-}
-
 /// Whether the owner is the caller and nobody else may write.
 fn is_ours(stat: &Stat) -> bool {
-    stat.st_uid == caller() && stat.st_mode & 0o022 == 0
+    stat.st_uid == effective_ids().0 && stat.st_mode & 0o022 == 0
 }
 
 /// A name that no other process uses.
@@ -247,7 +242,7 @@ mod tests {
         symlink(place.path(), place.path().join("link")).unwrap();
         let error = OwnDir::open_or_make(&place.path().join("link"), 0o755).unwrap_err();
         assert!(matches!(error, OwnDirError::NotADirectory { .. }), "{error}");
-        if geteuid().is_root() {
+        if effective_ids().0 == 0 {
             let foreign = place.path().join("foreign");
             std::fs::create_dir(&foreign).unwrap();
             std::os::unix::fs::chown(&foreign, Some(1234), None).unwrap();
