@@ -29,6 +29,7 @@ use thiserror::Error;
 
 use super::stack::{self, MountStack, StackPlan};
 use crate::{
+    causes::one_line,
     fuse::{self, Serving},
     sys::{
         errno::Errno,
@@ -332,7 +333,7 @@ fn announce(plan: &MountPlan, mut say: PipeWriter) -> Result<Serving, Error> {
     let started = start(plan);
     let word = match &started {
         Ok(_) => Word::Ready(plan.report()),
-        Err(error) => Word::Failed(one_line(error)),
+        Err(error) => Word::Failed(told(error)),
     };
     // A front that has gone is the lease's business, not ours.
     let _ = serde_json::to_vec(&word).map(|bytes| say.write_all(&bytes));
@@ -463,16 +464,8 @@ fn failed(op: &'static str) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// An error with its causes and cure, as a front repeats it.
-fn one_line(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        let cause = source.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = source.source();
-    }
+fn told(error: &Error) -> String {
+    let text = one_line(error);
     match error.cure() {
         Some(cure) => format!("{text} ({cure})"),
         None => text,

@@ -113,7 +113,9 @@ impl RunError {
     pub fn cure(&self) -> Option<&'static str> {
         match self {
             Self::SeveralUsers { .. } => Some("run it as root, or with sudo"),
-            Self::Dirs(_) => Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours"),
+            Self::Dirs(_) | Self::OwnDir(_) => {
+                Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours")
+            }
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
             _ => None,
         }

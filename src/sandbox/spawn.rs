@@ -17,13 +17,16 @@ use super::{
     prepare::prepare,
     render::render,
 };
-use crate::sys::{
-    errno::Errno,
-    in_root::RootDir,
-    inherit, memory_file, mount,
-    namespace::Namespaces,
-    process::{self, Child, Forked},
-    scm::Channel,
+use crate::{
+    causes::one_line,
+    sys::{
+        errno::Errno,
+        in_root::RootDir,
+        inherit, memory_file, mount,
+        namespace::Namespaces,
+        process::{self, Child, Forked},
+        scm::Channel,
+    },
 };
 
 /// Where the merged root comes from.
@@ -66,7 +69,7 @@ pub fn spawn(plan: &Plan, stage: &Stage<'_>) -> Result<Sandbox, SandboxError> {
         Forked::Parent(child) => Ok(Sandbox { child, channel, errors }),
         Forked::Child => {
             let error = become_bwrap(plan, stage, &inside, &errors_inside, front);
-            let _ = writeln!(&errors_inside, "{}", with_causes(&error));
+            let _ = writeln!(&errors_inside, "{}", one_line(&error));
             process::end(125)
         }
     }
@@ -140,14 +143,4 @@ fn hand_over(plan: &Plan, bwrap: &Bwrap, words: &[OsString], inside: &Channel) -
     arguments.extend(["--args".into(), list_number.to_string().into(), "--".into()]);
     arguments.extend([plan.init.as_os_str().to_owned(), channel_number.to_string().into()]);
     Ok(arguments)
-}
-
-fn with_causes(error: &SandboxError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text.replace('\n', " ")
 }

@@ -172,17 +172,29 @@ impl OwnDir {
 
     fn at(parent: BorrowedFd<'_>, name: &OsStr, path: PathBuf, mode: u32) -> Result<Self, OwnDirError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::mkdirat(parent, name, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let mode = Mode::from_raw_mode(mode);
+        let made = match fs::mkdirat(parent, name, mode) {
+            Ok(()) => true,
             // the parent may be read-only while the directory is there: opening tells
-            Err(Errno::ROFS | Errno::ACCESS) => {}
+            Err(Errno::EXIST | Errno::ROFS | Errno::ACCESS) => false,
             Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),
-        }
+        };
         let fd = match fs::openat(parent, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(OwnDirError::NotADirectory { path }),
-            Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),
+            Err(error) => {
+                return Err(match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if stat.st_uid != effective_ids().0 => {
+                        OwnDirError::Foreign { path, owner: stat.st_uid }
+                    }
+                    _ => OwnDirError::Host { path, source: error.into() },
+                });
+            }
         };
+        if made && let Err(error) = fs::fchmod(&fd, mode) {
+            // the umask may have taken bits
+            return Err(OwnDirError::Host { path, source: error.into() });
+        }
         let stat = match fs::fstat(&fd) {
             Ok(stat) => stat,
             Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),

@@ -14,6 +14,7 @@ use super::{
     place::Locked,
 };
 use crate::{
+    causes::one_line,
     fuse,
     instance::{
         InstanceId,
@@ -160,16 +161,6 @@ fn cure(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => " (let users open it: chmod 0666 /dev/fuse)",
         _ => "",
     }
-}
-
-pub(super) fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// A front.
