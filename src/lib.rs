@@ -3,6 +3,7 @@
 //! The modules stand in the order of their storeys, ground first: a module imports only what stands above it in
 //! this list, and only what its row in `src/ARCHITECTURE.md` permits. `tests/tidy` checks both.
 
+pub mod causes;
 pub mod pinned;
 pub mod sync;
 pub mod sys;
@@ -17,8 +18,9 @@ pub mod overlay;
 
 pub mod fuse;
 
-pub mod image;
 pub mod instance;
+
+pub mod image;
 pub mod sandbox;
 
 pub mod runtime;

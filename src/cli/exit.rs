@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, process::ExitCode};
 
+use crate::causes::one_line;
+
 /// Exit status of every error of the engine.
 pub const ENGINE_ERROR: u8 = 125;
 /// The work was done, but inputs were skipped on request.
@@ -32,18 +34,9 @@ impl Failure {
 }
 
 impl<E: Error> From<E> for Failure {
-    /// Joins the error and its causes with colons; a cause that its parent's text already ends with is not repeated.
+    /// The error with its causes.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.ends_with(&text) {
-                message = format!("{message}: {text}");
-            }
-            source = cause.source();
-        }
-        Self::new(message.replace('\n', " "))
+        Self::new(one_line(&error))
     }
 }
 
@@ -75,13 +68,5 @@ mod tests {
         let failure =
             Failure::from(Outer(io::Error::other("checksum\nmismatch"))).cure("run fim-layer verify");
         assert_eq!(failure.to_string(), "cannot open layer 2: checksum mismatch (run fim-layer verify)");
-    }
-
-    #[test]
-    fn a_cause_is_not_said_twice() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot read: {0}")]
-        struct Said(#[source] io::Error);
-        assert_eq!(Failure::from(Said(io::Error::other("broken"))).to_string(), "cannot read: broken");
     }
 }

@@ -13,7 +13,10 @@ use std::{
 use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyXattr};
 
 use super::convert;
-use crate::vfs::{self, DirPlusSink, DirSink, Entry, Errno, FileKind, Full, Ino, Lookup};
+use crate::{
+    causes::one_line,
+    vfs::{self, DirPlusSink, DirSink, Entry, Errno, FileKind, Full, Ino, Lookup},
+};
 
 /// A reply that can carry an errno.
 pub(super) trait Answer {
@@ -158,16 +161,7 @@ fn fail(request: &fuser::Request, reply: impl Answer, error: &vfs::Error) {
     reply.fail(fuser::Errno::from_i32(error.errno() as i32));
 }
 
-/// The chain of causes below an error as one text.
+/// The causes of an error as one text.
 fn cause(error: &vfs::Error) -> String {
-    let mut text = String::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
+    std::error::Error::source(error).map(one_line).unwrap_or_default()
 }

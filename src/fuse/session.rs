@@ -5,7 +5,7 @@
 //! connection is gone and nobody holds anything of it any more, or when it is aborted.
 
 use std::{
-    io,
+    io::{self, PipeReader, pipe},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
@@ -15,7 +15,7 @@ use thiserror::Error;
 use super::{Notices, Options, front::Front};
 use crate::{
     sync::{Arc, thread},
-    sys::{fuse_dev, pipe},
+    sys::fuse_dev,
     vfs::FileSystem,
 };
 
@@ -39,7 +39,7 @@ pub struct Serving {
     session: thread::JoinHandle<io::Result<()>>,
     notices: Arc<Notices>,
     sender: thread::JoinHandle<()>,
-    ended: OwnedFd,
+    ended: PipeReader,
 }
 
 /// Serves `fs` on `device`, a descriptor of `/dev/fuse` that has been mounted.
@@ -64,7 +64,7 @@ pub fn serve(
         .map_err(Error::Handshake)?;
 
     let sender = notices.start(session.notifier()).map_err(Error::Start)?;
-    let (ended, end) = pipe::pair().map_err(|errno| Error::Start(errno.into()))?;
+    let (ended, end) = pipe().map_err(Error::Start)?;
     let session = thread::Builder::new()
         .name("fim-session".to_owned())
         .spawn(move || {

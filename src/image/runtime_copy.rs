@@ -30,19 +30,20 @@ use std::{
 };
 
 use super::ImageFile;
-use crate::sys::{
-    own_dir::{self, OwnDir, OwnDirError},
-    program, transfer,
+use crate::{
+    instance::dirs::{self, AppDirs},
+    sys::{
+        memory_file,
+        own_dir::{OwnDir, OwnDirError},
+        transfer,
+    },
 };
 
 /// Begins the first argument of a copy; the path of its image follows.
 pub const IMAGE_FLAG: &str = "--fim-image=";
-/// The directory that is used unless the user names another.
-pub const DEFAULT_GLOBAL: &str = "/tmp/fim";
 /// Name of the copy in `FIM_DIR_APP_BIN`.
 const COPY_NAME: &str = "fim";
-/// Permission bits of the directories: programs inside run as several users and read what is there.
-const DIR_MODE: u32 = 0o755;
+/// Permission bits of the copy: programs inside run as several users.
 const COPY_MODE: u32 = 0o555;
 /// Length of the pieces that are compared, in bytes.
 const PIECE: usize = 256 << 10;
@@ -156,33 +157,10 @@ fn become_program(program: &OsStr, image: &Path, arguments: &[OsString]) -> io::
     Command::new(program).arg0(name).arg(flag).args(rest).exec()
 }
 
-/// Opens `FIM_DIR_APP_BIN`, making what is missing.
-///
-/// Without a choice of the user `/tmp/fim` is taken, or `/tmp/fim-UID` where that belongs to somebody else.
-///
-/// # Errors
-///
-/// No place is ours.
-pub fn bin_directory(global: Option<&Path>) -> Result<OwnDir, OwnDirError> {
-    let app = app_directory(global)?;
-    app.child(OsStr::new("bin"), DIR_MODE)
-}
-
-/// Opens `FIM_DIR_APP`, making what is missing.
-///
-/// # Errors
-///
-/// No place is ours.
-pub fn app_directory(global: Option<&Path>) -> Result<OwnDir, OwnDirError> {
-    let build = concat!(env!("FIM_COMMIT"), "_", env!("FIM_TIMESTAMP"));
-    let global = match global {
-        Some(chosen) => OwnDir::open_or_make(chosen, DIR_MODE)?,
-        None => OwnDir::open_or_make(Path::new(DEFAULT_GLOBAL), DIR_MODE).or_else(|_| {
-            let own = format!("{DEFAULT_GLOBAL}-{}", own_dir::caller());
-            OwnDir::open_or_make(Path::new(&own), DIR_MODE)
-        })?,
-    };
-    global.child(OsStr::new("app"), DIR_MODE)?.child(OsStr::new(build), DIR_MODE)
+/// Makes and opens `FIM_DIR_APP_BIN`.
+fn bin_directory(global: Option<&Path>) -> Result<OwnDir, OwnDirError> {
+    let global = dirs::choose_global(global)?;
+    AppDirs::new(global.path().to_owned()).open_bin()
 }
 
 /// Puts the copy in place if it is not there; `None` where nothing may be executed from there.
@@ -224,7 +202,7 @@ fn is_same(image: &File, length: u64, found: &File) -> io::Result<bool> {
 }
 
 fn in_memory(image: &File, elf_end: u64) -> io::Result<File> {
-    let copy = program::memory_file(COPY_NAME)?;
+    let copy = memory_file::executable(COPY_NAME)?;
     transfer::copy_range(image, 0, &copy, 0, elf_end, |_| {})?;
     Ok(copy)
 }

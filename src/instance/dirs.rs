@@ -22,10 +22,17 @@ use std::{
 
 use thiserror::Error;
 
-use crate::sys::tree::{DirFd, Owner, ensure_own};
+use crate::sys::{
+    own_dir::{OwnDir, OwnDirError},
+    tree::{DirFd, make_directory},
+    users::effective_ids,
+};
 
 /// The place that is tried first.
 const GLOBAL: &str = "/tmp/fim";
+
+/// Name of this build.
+const BUILD: &str = concat!(env!("FIM_COMMIT"), "_", env!("FIM_TIMESTAMP"));
 
 /// Mode of directories that others may look into.
 const SHARED: u32 = 0o755;
@@ -43,30 +50,6 @@ pub enum DirsError {
         /// What the system said.
         source: io::Error,
     },
-    /// It is somebody else's.
-    #[error("cannot use {path}: it belongs to uid {owner}, expected uid {expected}")]
-    Owner {
-        /// Which one.
-        path: PathBuf,
-        /// Whose it is.
-        owner: u32,
-        /// Whose it should be.
-        expected: u32,
-    },
-    /// Others can write to it.
-    #[error("cannot use {path}: its mode {mode:o} lets others write to it")]
-    Mode {
-        /// Which one.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// It is something else.
-    #[error("cannot use {path}: it is no directory")]
-    Type {
-        /// Which one.
-        path: PathBuf,
-    },
 }
 
 /// Chooses and makes `FIM_DIR_GLOBAL`: `asked` if the user named one, else `/tmp/fim` if it is ours, else
@@ -74,30 +57,16 @@ pub enum DirsError {
 ///
 /// # Errors
 ///
-/// [`DirsError`] where the last choice is not ours either.
-pub fn choose_global(asked: Option<&Path>, uid: u32) -> Result<PathBuf, DirsError> {
+/// The last choice is not ours either.
+pub fn choose_global(asked: Option<&Path>) -> Result<OwnDir, OwnDirError> {
     if let Some(asked) = asked {
-        return checked(asked, uid);
+        return OwnDir::open_or_make(asked, SHARED);
     }
-    match checked(Path::new(GLOBAL), uid) {
-        Ok(path) => Ok(path),
-        Err(error) => {
-            let own = PathBuf::from(format!("{GLOBAL}-{uid}"));
-            tracing::debug!(%error, own = %own.display(), "using a directory of our own");
-            checked(&own, uid)
-        }
-    }
-}
-
-fn checked(path: &Path, uid: u32) -> Result<PathBuf, DirsError> {
-    let path = path.to_owned();
-    match ensure_own(&path, SHARED) {
-        Ok(Owner::Ours) => Ok(path),
-        Ok(Owner::User(owner)) => Err(DirsError::Owner { path, owner, expected: uid }),
-        Ok(Owner::Writable(mode)) => Err(DirsError::Mode { path, mode }),
-        Ok(Owner::NoDirectory) => Err(DirsError::Type { path }),
-        Err(source) => Err(DirsError::Make { path, source }),
-    }
+    OwnDir::open_or_make(Path::new(GLOBAL), SHARED).or_else(|error| {
+        let own = PathBuf::from(format!("{GLOBAL}-{}", effective_ids().0));
+        tracing::debug!(%error, own = %own.display(), "using a directory of our own");
+        OwnDir::open_or_make(&own, SHARED)
+    })
 }
 
 /// The directories of this build below `FIM_DIR_GLOBAL`.
@@ -111,7 +80,7 @@ impl AppDirs {
     /// Those below `global`, not made yet.
     #[must_use]
     pub fn new(global: PathBuf) -> Self {
-        let app = global.join(concat!("app/", env!("FIM_COMMIT"), "_", env!("FIM_TIMESTAMP")));
+        let app = global.join("app").join(BUILD);
         Self { global, app }
     }
 
@@ -132,6 +101,26 @@ impl AppDirs {
             make(&path, mode)?;
         }
         Ok(())
+    }
+
+    /// Makes and opens `FIM_DIR_APP`.
+    ///
+    /// # Errors
+    ///
+    /// It is not ours.
+    pub fn open_app(&self) -> Result<OwnDir, OwnDirError> {
+        OwnDir::open_or_make(&self.global, SHARED)?
+            .child("app".as_ref(), SHARED)?
+            .child(BUILD.as_ref(), SHARED)
+    }
+
+    /// Makes and opens `FIM_DIR_APP_BIN`.
+    ///
+    /// # Errors
+    ///
+    /// It is not ours.
+    pub fn open_bin(&self) -> Result<OwnDir, OwnDirError> {
+        self.open_app()?.child("bin".as_ref(), SHARED)
     }
 
     /// `FIM_DIR_GLOBAL`.
@@ -266,7 +255,7 @@ impl DataDirs {
 
 fn make(path: &Path, mode: u32) -> Result<(), DirsError> {
     // What lies below a checked directory of ours was made by us.
-    ensure_own(path, mode).map(drop).map_err(|source| DirsError::Make { path: path.to_owned(), source })
+    make_directory(path, mode).map_err(|source| DirsError::Make { path: path.to_owned(), source })
 }
 
 /// Opens a directory of ours.
@@ -296,13 +285,12 @@ mod tests {
     fn a_directory_that_others_can_write_to_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fim");
-        let uid = nix::unistd::geteuid().as_raw();
-        assert_eq!(choose_global(Some(&path), uid).unwrap(), path);
+        assert_eq!(choose_global(Some(&path)).unwrap().path(), path);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
-        assert!(matches!(choose_global(Some(&path), uid), Err(DirsError::Mode { mode: 0o775, .. })));
+        assert!(matches!(choose_global(Some(&path)), Err(OwnDirError::Open { mode: 0o775, .. })));
         fs::remove_dir(&path).unwrap();
         std::os::unix::fs::symlink(folder.path(), &path).unwrap();
-        assert!(matches!(choose_global(Some(&path), uid), Err(DirsError::Type { .. })));
+        assert!(matches!(choose_global(Some(&path)), Err(OwnDirError::NotADirectory { .. })));
     }
 
     #[test]

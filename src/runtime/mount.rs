@@ -14,14 +14,14 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, Read as _, Write as _},
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _, pipe},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
@@ -29,14 +29,17 @@ use thiserror::Error;
 
 use super::stack::{self, MountStack, StackPlan};
 use crate::{
+    causes::one_line,
     fuse::{self, Serving},
     sys::{
         errno::Errno,
-        fork::{self, Side},
-        fuse_dev, fusermount,
+        fuse_dev, fusermount, inherit,
         mount::{self as sys_mount, Access, FuseMount, Unmount, Visitors},
-        namespace, pipe, poll,
-        signals::{Received, Signal, Signals},
+        namespace,
+        process::{self, Forked, Pidfd, Side},
+        ready,
+        signal::{Received, Signal, Signals},
+        users::effective_ids,
     },
 };
 
@@ -267,15 +270,17 @@ enum Word {
 }
 
 fn in_background(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Error> {
-    let (hear, say) = pipe::pair().map_err(process("make a pipe"))?;
-    match fork::detach().map_err(process("start the server"))? {
-        Side::Parent(_) => {
+    let (hear, say) = pipe().map_err(failed("make a pipe"))?;
+    match process::detach().map_err(failed("start the server"))? {
+        Side::Original => {
             drop(say);
             ready(&listen(plan, hear)?);
             Ok(0)
         }
-        Side::Child => {
+        Side::Copy => {
             drop(hear);
+            inherit::silence().map_err(failed("leave the terminal"))?;
+            process::change_dir(Path::new("/")).map_err(failed("leave the working directory"))?;
             let signals = take(&ENDING)?;
             let serving = announce(plan, say)?;
             attend(plan, serving, &signals, None)?;
@@ -286,29 +291,28 @@ fn in_background(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Er
 
 fn with_command(plan: &MountPlan, command: &[OsString], ready: impl FnOnce(&Report)) -> Result<u8, Error> {
     // Resolved again after mounting: the working directory may be the mount point, or lie below it.
-    let directory = std::env::current_dir()
-        .map_err(|source| Error::Process { op: "find the working directory", source })?;
+    let directory = std::env::current_dir().map_err(failed("find the working directory"))?;
     namespace::enter_private()?;
-    let (hear, say) = pipe::pair().map_err(process("make a pipe"))?;
-    let (lease, hold) = pipe::pair().map_err(process("make a pipe"))?;
-    match fork::fork().map_err(process("start the server"))? {
-        Side::Parent(server) => {
+    let (hear, say) = pipe().map_err(failed("make a pipe"))?;
+    let (lease, hold) = pipe().map_err(failed("make a pipe"))?;
+    match process::fork().map_err(failed("start the server"))? {
+        Forked::Parent(server) => {
             drop((say, lease));
             let signals = take(&PASSED_ON)?;
             let outcome = listen(plan, hear).and_then(|report| {
                 ready(&report);
                 follow(command, &directory, &signals)
             });
-            part_from(plan, server)?;
+            part_from(plan, &server)?;
             drop(hold);
             outcome.map(shell_status)
         }
-        Side::Child => {
+        Forked::Child => {
             drop((hear, hold));
-            fork::lead_session().map_err(process("start the server"))?;
+            process::new_session();
             let signals = take(&ENDING)?;
             let status = announce(plan, say).and_then(|serving| attend(plan, serving, &signals, Some(lease)));
-            fork::leave(i32::from(status.is_err()))
+            process::end(u8::from(status.is_err()))
         }
     }
 }
@@ -325,23 +329,20 @@ fn start(plan: &MountPlan) -> Result<Serving, Error> {
 }
 
 /// As [`start`], telling the front what came of it.
-fn announce(plan: &MountPlan, say: OwnedFd) -> Result<Serving, Error> {
+fn announce(plan: &MountPlan, mut say: PipeWriter) -> Result<Serving, Error> {
     let started = start(plan);
     let word = match &started {
         Ok(_) => Word::Ready(plan.report()),
-        Err(error) => Word::Failed(one_line(error)),
+        Err(error) => Word::Failed(told(error)),
     };
     // A front that has gone is the lease's business, not ours.
-    let _ = serde_json::to_vec(&word).map(|bytes| std::fs::File::from(say).write_all(&bytes));
+    let _ = serde_json::to_vec(&word).map(|bytes| say.write_all(&bytes));
     started
 }
 
-fn listen(plan: &MountPlan, hear: OwnedFd) -> Result<Report, Error> {
+fn listen(plan: &MountPlan, hear: PipeReader) -> Result<Report, Error> {
     let mut bytes = Vec::new();
-    std::fs::File::from(hear)
-        .take(MAX_REPORT)
-        .read_to_end(&mut bytes)
-        .map_err(|source| Error::Process { op: "hear from the server", source })?;
+    hear.take(MAX_REPORT).read_to_end(&mut bytes).map_err(failed("hear from the server"))?;
     match serde_json::from_slice(&bytes) {
         Ok(Word::Ready(report)) => Ok(report),
         Ok(Word::Failed(text)) => Err(Error::Server(text)),
@@ -357,7 +358,7 @@ fn mount(plan: &MountPlan) -> Result<OwnedFd, Error> {
     match plan.way {
         Way::Direct => {
             let device = fuse_dev::open().map_err(Error::Device)?;
-            let (uid, gid) = fork::own_ids();
+            let (uid, gid) = effective_ids();
             sys_mount::mount_fuse(&plan.mount(), device.as_fd(), uid, gid)
                 .map_err(|source| Error::Mount { target: target(), source })?;
             Ok(device)
@@ -373,15 +374,15 @@ fn attend(
     plan: &MountPlan,
     serving: Serving,
     signals: &Signals,
-    mut lease: Option<OwnedFd>,
+    mut lease: Option<PipeReader>,
 ) -> Result<(), Error> {
     let mut leaving = false;
     loop {
         let mut watched: Vec<BorrowedFd<'_>> = vec![serving.ended(), signals.as_fd()];
-        watched.extend(lease.as_ref().map(OwnedFd::as_fd));
-        match poll::readable(&watched, None).map_err(process("wait for the mount"))? {
+        watched.extend(lease.as_ref().map(|lease| lease.as_fd()));
+        match ready::first_readable(&watched, None).map_err(failed("wait for the mount"))? {
             Some(0) => return Ok(serving.wait()?),
-            Some(1) if signals.next().map_err(process("read a signal"))?.is_none() => {}
+            Some(1) if signals.next().map_err(failed("read a signal"))?.is_none() => {}
             // The second signal: whoever still uses the mount gets ENOTCONN when this process ends.
             Some(1) if leaving => return Ok(()),
             Some(found) => {
@@ -405,13 +406,12 @@ fn leave(plan: &MountPlan) {
 
 /// Unmounts what the command used and waits for the server, so that what it holds back is on the disk. Something that
 /// the command left running may use the mount for longer: the server stays for it, and we do not.
-fn part_from(plan: &MountPlan, server: u32) -> Result<(), Error> {
-    let watched = fork::watch(server).map_err(process("watch the server"))?;
-    let patience = unmount(plan, Unmount::Unused).is_err().then(|| {
+fn part_from(plan: &MountPlan, server: &process::Child) -> Result<(), Error> {
+    let deadline = unmount(plan, Unmount::Unused).is_err().then(|| {
         leave(plan);
-        LEFTOVERS
+        Instant::now() + LEFTOVERS
     });
-    poll::readable(&[watched.as_fd()], patience).map_err(process("wait for the server"))?;
+    ready::first_readable(&[server.pidfd().as_fd()], deadline).map_err(failed("wait for the server"))?;
     Ok(())
 }
 
@@ -432,24 +432,25 @@ fn follow(command: &[OsString], directory: &Path, signals: &Signals) -> Result<E
         .split_first()
         .map_or((OsStr::new("true"), &[][..]), |(program, rest)| (program.as_os_str(), rest));
     let mut child =
-        fork::spawn_bound(Command::new(program).args(arguments).current_dir(directory), signals.before())
+        process::spawn_bound(Command::new(program).args(arguments).current_dir(directory), signals.before())
             .map_err(|source| Error::Command { program: program.to_owned(), source })?;
-    let ended = fork::watch(child.id()).map_err(process("watch the command"))?;
-    while poll::readable(&[ended.as_fd(), signals.as_fd()], None).map_err(process("wait for the command"))?
+    let ended = Pidfd::of_program(&child).map_err(failed("watch the command"))?;
+    while ready::first_readable(&[ended.as_fd(), signals.as_fd()], None)
+        .map_err(failed("wait for the command"))?
         != Some(0)
     {
         if let Some(Received { signal, by_terminal: false }) =
-            signals.next().map_err(process("read a signal"))?
+            signals.next().map_err(failed("read a signal"))?
         {
             // It ends by itself in this very moment, or it gets the signal.
-            let _ = fork::send(child.id(), signal);
+            let _ = ended.signal(signal);
         }
     }
-    child.wait().map_err(|source| Error::Process { op: "wait for the command", source })
+    child.wait().map_err(failed("wait for the command"))
 }
 
 fn take(signals: &[Signal]) -> Result<Signals, Error> {
-    Signals::take(signals).map_err(process("take signals"))
+    Signals::block(signals).map_err(failed("take signals"))
 }
 
 /// The exit status as a shell gives it: 128 and the signal's number where a signal ended the program.
@@ -458,21 +459,13 @@ fn shell_status(status: ExitStatus) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-fn process(op: &'static str) -> impl Fn(Errno) -> Error {
-    move |errno| Error::Process { op, source: errno.into() }
+fn failed(op: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Process { op, source }
 }
 
 /// An error with its causes and cure, as a front repeats it.
-fn one_line(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(source) = next {
-        let cause = source.to_string();
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        next = source.source();
-    }
+fn told(error: &Error) -> String {
+    let text = one_line(error);
     match error.cure() {
         Some(cure) => format!("{text} ({cure})"),
         None => text,

@@ -28,6 +28,7 @@ use crate::{
     sandbox::{self, Bwrap, Engine, Inputs, Plan, Role, SandboxError, Stage, Stdio, Verdict},
     sys::{
         errno::Errno,
+        inherit,
         own_dir::OwnDirError,
         process::{self, Ended},
         signal::{Signal, Signals},
@@ -112,7 +113,9 @@ impl RunError {
     pub fn cure(&self) -> Option<&'static str> {
         match self {
             Self::SeveralUsers { .. } => Some("run it as root, or with sudo"),
-            Self::Dirs(_) => Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours"),
+            Self::Dirs(_) | Self::OwnDir(_) => {
+                Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours")
+            }
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
             _ => None,
         }
@@ -297,7 +300,7 @@ impl EngineFile {
             return Ok(Self::At(path));
         }
         let fd = OwnedFd::from(std::fs::File::open(SELF).map_err(failed)?);
-        let number = process::keep_over_exec(fd.as_fd()).map_err(failed)?;
+        let number = inherit::keep_over_exec(fd.as_fd()).map_err(failed)?;
         Ok(Self::Open { number, _fd: fd })
     }
 

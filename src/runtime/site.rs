@@ -14,7 +14,7 @@ use super::{
     tools::{self, ToolPaths},
 };
 use crate::{
-    image::{ImageFile, runtime_copy},
+    image::ImageFile,
     instance::{
         ServerKey,
         dirs::{self, AppDirs, DataDirs, DirsError},
@@ -46,7 +46,8 @@ impl Site {
         let path = std::fs::canonicalize(path)
             .map_err(|source| RunError::Image { path: path.to_owned(), source })?;
         let image = ImageFile::open(path)?;
-        let app = AppDirs::new(dirs::choose_global(host.choices.global.as_deref(), host.ids.uid)?);
+        let global = dirs::choose_global(host.choices.global.as_deref())?;
+        let app = AppDirs::new(global.path().to_owned());
         app.create()?;
         let image_id = image.settings().image_id.to_string();
         let data = data_dirs(host, image.path(), &image_id)?;
@@ -67,8 +68,7 @@ impl Site {
     ///
     /// The archive is damaged, or the place cannot be used.
     pub fn tools(&self) -> Result<ToolPaths, RunError> {
-        let place = runtime_copy::app_directory(Some(self.app.global()))?;
-        Ok(tools::provide(&self.image, &place)?)
+        Ok(tools::provide(&self.image, &self.app.open_app()?)?)
     }
 }
 

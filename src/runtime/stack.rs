@@ -21,7 +21,7 @@ use crate::{
     layer::{ArchiveLayer, HostDir, HostUpper, UpperError},
     overlay::{Overlay, OverlayOptions, Squash},
     sync::{Arc, Weak, thread},
-    sys::{fork::own_ids, namespace::KnownIds},
+    sys::users::{KnownIds, effective_ids},
     vfs::{self, Layer, Upper},
 };
 
@@ -252,7 +252,7 @@ fn open_upper(plan: &UpperPlan) -> Result<Arc<dyn Upper>, Error> {
 /// Files of ids that the namespace does not know appear as the caller's: shown as they are they could not be written.
 fn squash() -> Result<Option<Squash>, Error> {
     let known = KnownIds::here().map_err(Error::Ids)?;
-    let (uid, gid) = own_ids();
+    let (uid, gid) = effective_ids();
     Ok((!known.are_all()).then_some(Squash { uid, gid, uids: known.uids, gids: known.gids }))
 }
 

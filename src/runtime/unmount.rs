@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -12,11 +12,11 @@ use thiserror::Error;
 use super::mount::Way;
 use crate::sys::{
     errno::Errno,
-    fork,
     fuse_dev::Connection,
     fusermount,
     mount::{self, FUSE_TYPE, Unmount},
-    poll,
+    process::Pidfd,
+    ready,
 };
 
 /// How long a server may take to end after an orderly unmount: what it holds back must reach the disk.
@@ -69,7 +69,7 @@ pub enum Error {
     Lingers(u32),
     /// Waiting failed.
     #[error("cannot wait for the server")]
-    Wait(#[source] Errno),
+    Wait(#[source] io::Error),
 }
 
 /// Unmounts what fim has mounted on top of `directory`.
@@ -85,19 +85,18 @@ pub fn run(directory: &Path, way: Way) -> Result<Gone, Error> {
         .rfind(|entry| entry.target == target)
         .filter(|entry| entry.kind == FUSE_TYPE)
         .ok_or_else(|| Error::NotOurs(target.clone()))?;
-    let servers: Vec<(u32, OwnedFd)> = Connection::of_device(entry.minor)
+    let servers: Vec<(u32, Pidfd)> = Connection::of_device(entry.minor)
         .servers()
         .into_iter()
         .filter(|pid| *pid != std::process::id())
-        .filter_map(|pid| Some((pid, fork::watch(pid).ok()?)))
+        .filter_map(|pid| Some((pid, Pidfd::open(i32::try_from(pid).ok()?).ok()?)))
         .collect();
     if take_away(&target, way)? == Gone::OutOfSight && !servers.is_empty() {
         return Ok(Gone::OutOfSight);
     }
     let deadline = Instant::now() + PATIENCE;
     for (pid, server) in &servers {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let ended = poll::readable(&[server.as_fd()], Some(left)).map_err(Error::Wait)?;
+        let ended = ready::first_readable(&[server.as_fd()], Some(deadline)).map_err(Error::Wait)?;
         ended.ok_or(Error::Lingers(*pid))?;
     }
     Ok(Gone::Entirely)

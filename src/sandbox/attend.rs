@@ -173,7 +173,9 @@ impl Front<'_> {
         loop {
             let ready = self.wait(bwrap, lease, signals)?;
             if ready.signals.read {
-                while let Some(signal) = signals.next().map_err(SandboxError::step("read a signal"))? {
+                while let Some(signal::Received { signal, .. }) =
+                    signals.next().map_err(SandboxError::step("read a signal"))?
+                {
                     self.pass_on(signal)?;
                 }
             }

@@ -17,13 +17,16 @@ use super::{
     prepare::prepare,
     render::render,
 };
-use crate::sys::{
-    errno::Errno,
-    in_root::RootDir,
-    join::Namespaces,
-    mount,
-    process::{self, Child, Forked},
-    scm::Channel,
+use crate::{
+    causes::one_line,
+    sys::{
+        errno::Errno,
+        in_root::RootDir,
+        inherit, memory_file, mount,
+        namespace::Namespaces,
+        process::{self, Child, Forked},
+        scm::Channel,
+    },
 };
 
 /// Where the merged root comes from.
@@ -66,7 +69,7 @@ pub fn spawn(plan: &Plan, stage: &Stage<'_>) -> Result<Sandbox, SandboxError> {
         Forked::Parent(child) => Ok(Sandbox { child, channel, errors }),
         Forked::Child => {
             let error = become_bwrap(plan, stage, &inside, &errors_inside, front);
-            let _ = writeln!(&errors_inside, "{}", with_causes(&error));
+            let _ = writeln!(&errors_inside, "{}", one_line(&error));
             process::end(125)
         }
     }
@@ -114,8 +117,8 @@ fn set_up(
     let step = SandboxError::step("hand the arguments to bubblewrap");
     let words = render(&plan, place);
     let arguments = hand_over(&plan, stage.bwrap, &words, inside).map_err(step)?;
-    let null = process::null().map_err(SandboxError::step("open /dev/null"))?;
-    process::set_stdio([null.as_fd(), null.as_fd(), errors.as_fd()])
+    let null = inherit::null().map_err(SandboxError::step("open /dev/null"))?;
+    inherit::set_stdio([null.as_fd(), null.as_fd(), errors.as_fd()])
         .map_err(SandboxError::step("redirect bubblewrap"))?;
     Ok(arguments)
 }
@@ -130,9 +133,9 @@ fn hand_over(plan: &Plan, bwrap: &Bwrap, words: &[OsString], inside: &Channel) -
         bytes.extend_from_slice(word.as_bytes());
         bytes.push(0);
     }
-    let list = process::file_in_memory("fim-bwrap", &bytes)?;
-    let list_number = process::keep_over_exec(list.as_fd())?;
-    let channel_number = process::keep_over_exec(inside.as_fd())?;
+    let list = memory_file::holding("fim-bwrap", &bytes)?;
+    let list_number = inherit::keep_over_exec(list.as_fd())?;
+    let channel_number = inherit::keep_over_exec(inside.as_fd())?;
     // It must be open when bubblewrap runs.
     std::mem::forget(list);
     let mut arguments = vec![bwrap.program().as_os_str().to_owned()];
@@ -140,14 +143,4 @@ fn hand_over(plan: &Plan, bwrap: &Bwrap, words: &[OsString], inside: &Channel) -
     arguments.extend(["--args".into(), list_number.to_string().into(), "--".into()]);
     arguments.extend([plan.init.as_os_str().to_owned(), channel_number.to_string().into()]);
     Ok(arguments)
-}
-
-fn with_causes(error: &SandboxError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text.replace('\n', " ")
 }

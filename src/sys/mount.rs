@@ -90,6 +90,16 @@ pub fn make_root_slave() -> Result<(), Errno> {
     nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
 }
 
+/// Keeps mounts below `/` from showing in other namespaces, and theirs from showing here.
+///
+/// # Errors
+///
+/// What mount(2) says.
+pub fn make_root_private() -> Result<(), Errno> {
+    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
+}
+
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmount {

@@ -1,13 +1,17 @@
-//! User and mount namespaces.
+//! User and mount namespaces: making private ones, and joining those of another process of ours.
 //!
 //! A private mount namespace hides our mounts from everybody outside and lets the kernel clean up with its last
 //! process. Without privileges it needs a user namespace of its own, in which the caller's uid and gid are mapped to
 //! themselves: mapped to 0 instead, programs inside would see another owner, and bubblewrap could not map back.
 
-use std::{fs, io, ops::RangeInclusive};
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
 
 use nix::{
-    sched::CloneFlags,
+    sched::{CloneFlags, setns, unshare},
     unistd::{getegid, geteuid},
 };
 use thiserror::Error;
@@ -28,35 +32,6 @@ pub enum Error {
     Propagation(#[source] Errno),
 }
 
-/// The ids that the caller's user namespace knows; every other id appears in it as 65534 and cannot be given to a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KnownIds {
-    /// User ids.
-    pub uids: Vec<RangeInclusive<u32>>,
-    /// Group ids.
-    pub gids: Vec<RangeInclusive<u32>>,
-}
-
-impl KnownIds {
-    /// Those of the calling process.
-    ///
-    /// # Errors
-    ///
-    /// What reading `/proc/self/uid_map` and `gid_map` says.
-    pub fn here() -> io::Result<Self> {
-        let read = |name| fs::read_to_string(name).map(|map| ranges(&map));
-        Ok(Self { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? })
-    }
-
-    /// Whether these are all ids there are, as in the initial namespace.
-    #[must_use]
-    pub fn are_all(&self) -> bool {
-        // The last id stands for "no id" and is never mapped.
-        let all = [0..=u32::MAX - 1];
-        self.uids == all && self.gids == all
-    }
-}
-
 /// Moves the calling process, which must have one thread, into a private mount namespace; where it is not root into
 /// a user namespace of its own as well, in which it has all capabilities until it executes something.
 ///
@@ -66,10 +41,10 @@ impl KnownIds {
 pub fn enter_private() -> Result<(), Error> {
     let (uid, gid) = (geteuid(), getegid());
     if uid.is_root() {
-        nix::sched::unshare(CloneFlags::CLONE_NEWNS).map_err(Error::Unshare)?;
+        unshare(CloneFlags::CLONE_NEWNS).map_err(Error::Unshare)?;
     } else {
         let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
-        nix::sched::unshare(flags).map_err(Error::Unshare)?;
+        unshare(flags).map_err(Error::Unshare)?;
         // The kernel takes a gid map from the unprivileged only after setgroups has been given up (user_namespaces(7)).
         fs::write("/proc/self/setgroups", "deny").map_err(Error::Map)?;
         fs::write("/proc/self/uid_map", format!("{uid} {uid} 1")).map_err(Error::Map)?;
@@ -78,28 +53,61 @@ pub fn enter_private() -> Result<(), Error> {
     mount::make_root_slave().map_err(Error::Propagation)
 }
 
-/// Reads lines of `inside outside count` (user_namespaces(7)).
-fn ranges(map: &str) -> Vec<RangeInclusive<u32>> {
-    map.lines()
-        .filter_map(|line| {
-            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
-            let (inside, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-            Some(inside..=inside.checked_add(count.checked_sub(1)?)?)
-        })
-        .collect()
+/// The namespaces in which a server has its mount.
+#[derive(Debug)]
+pub struct Namespaces {
+    mount: OwnedFd,
+    user: Option<OwnedFd>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether a server has a user namespace of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// It is root in the user namespace of its caller.
+    Root,
+    /// It has made a user namespace of its own.
+    OwnUserNamespace,
+}
 
-    #[test]
-    fn id_maps_are_read() {
-        let all = ranges("         0          0 4294967295\n");
-        assert!(KnownIds { uids: all.clone(), gids: all.clone() }.are_all());
-        let few = ranges("      1000       1000          1\n         0     100000      65536\n");
-        assert_eq!(few, [1000..=1000, 0..=65535]);
-        assert!(!KnownIds { uids: few, gids: all }.are_all());
-        assert_eq!(ranges("0 0 0\n4294967295 0 2\nnonsense\n"), []);
+impl Namespaces {
+    /// Those of the calling process.
+    ///
+    /// # Errors
+    ///
+    /// What opening `/proc/self/ns` says.
+    pub fn own(privilege: Privilege) -> io::Result<Self> {
+        let open = |name: &str| File::open(format!("/proc/self/ns/{name}")).map(OwnedFd::from);
+        let user = match privilege {
+            Privilege::Root => None,
+            Privilege::OwnUserNamespace => Some(open("user")?),
+        };
+        Ok(Self { mount: open("mnt")?, user })
+    }
+
+    /// Descriptors to send to another process: the mount namespace first.
+    #[must_use]
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(self.mount.as_fd()).chain(self.user.as_ref().map(OwnedFd::as_fd)).collect()
+    }
+
+    /// What [`fds`](Self::fds) has sent.
+    #[must_use]
+    pub const fn from_fds(mount: OwnedFd, user: Option<OwnedFd>) -> Self {
+        Self { mount, user }
+    }
+
+    /// Moves the calling process, which has one thread, into a private copy of the mount namespace: what it mounts
+    /// shows to nobody else. The working directory is `/` then.
+    ///
+    /// # Errors
+    ///
+    /// What setns(2), unshare(2) and mount(2) say.
+    pub fn enter_copy(&self) -> io::Result<()> {
+        if let Some(user) = &self.user {
+            setns(user, CloneFlags::CLONE_NEWUSER)?;
+        }
+        setns(&self.mount, CloneFlags::CLONE_NEWNS)?;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        Ok(mount::make_root_private()?)
     }
 }

@@ -17,8 +17,9 @@ use std::{
 use rustix::{
     fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Stat},
     io::Errno,
-    process::geteuid,
 };
+
+use super::users::effective_ids;
 
 /// A directory that is ours.
 #[derive(Debug)]
@@ -172,22 +173,34 @@ impl OwnDir {
 
     fn at(parent: BorrowedFd<'_>, name: &OsStr, path: PathBuf, mode: u32) -> Result<Self, OwnDirError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::mkdirat(parent, name, Mode::from_raw_mode(mode)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let mode = Mode::from_raw_mode(mode);
+        let made = match fs::mkdirat(parent, name, mode) {
+            Ok(()) => true,
             // the parent may be read-only while the directory is there: opening tells
-            Err(Errno::ROFS | Errno::ACCESS) => {}
+            Err(Errno::EXIST | Errno::ROFS | Errno::ACCESS) => false,
             Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),
-        }
+        };
         let fd = match fs::openat(parent, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOTDIR | Errno::LOOP) => return Err(OwnDirError::NotADirectory { path }),
-            Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),
+            Err(error) => {
+                return Err(match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if stat.st_uid != effective_ids().0 => {
+                        OwnDirError::Foreign { path, owner: stat.st_uid }
+                    }
+                    _ => OwnDirError::Host { path, source: error.into() },
+                });
+            }
         };
+        if made && let Err(error) = fs::fchmod(&fd, mode) {
+            // the umask may have taken bits
+            return Err(OwnDirError::Host { path, source: error.into() });
+        }
         let stat = match fs::fstat(&fd) {
             Ok(stat) => stat,
             Err(error) => return Err(OwnDirError::Host { path, source: error.into() }),
         };
-        if stat.st_uid != caller() {
+        if stat.st_uid != effective_ids().0 {
             return Err(OwnDirError::Foreign { path, owner: stat.st_uid });
         }
         if !is_ours(&stat) {
@@ -203,15 +216,9 @@ impl AsFd for OwnDir {
     }
 }
 
-/// The user that the process acts as.
-#[must_use]
-pub fn caller() -> u32 {
-    geteuid().as_raw()
-}
-
 /// Whether the owner is the caller and nobody else may write.
 fn is_ours(stat: &Stat) -> bool {
-    stat.st_uid == caller() && stat.st_mode & 0o022 == 0
+    stat.st_uid == effective_ids().0 && stat.st_mode & 0o022 == 0
 }
 
 /// A name that no other process uses.
@@ -248,7 +255,7 @@ mod tests {
         symlink(place.path(), place.path().join("link")).unwrap();
         let error = OwnDir::open_or_make(&place.path().join("link"), 0o755).unwrap_err();
         assert!(matches!(error, OwnDirError::NotADirectory { .. }), "{error}");
-        if geteuid().is_root() {
+        if effective_ids().0 == 0 {
             let foreign = place.path().join("foreign");
             std::fs::create_dir(&foreign).unwrap();
             std::os::unix::fs::chown(&foreign, Some(1234), None).unwrap();

@@ -1,17 +1,17 @@
-//! Processes: forking, watching by pidfd, and becoming another program.
+//! Processes: forking, watching by pidfd, becoming another program or starting one.
 //!
 //! A pidfd names one process for ever; a number may be another process by the time it is used. So whoever watches or
 //! signals a process holds its [`Pidfd`].
 #![expect(
     unsafe_code,
-    reason = "fork(2), close_range(2) and adopting a descriptor by number have no safe form"
+    reason = "fork(2), signal(2), _exit(2) and what runs between fork and exec have no safe form"
 )]
 
 use std::{
     ffi::{OsStr, OsString},
     fs, io,
     os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::CommandExt as _,
     },
     path::Path,
@@ -20,10 +20,9 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
     sys::{
         prctl,
-        stat::Mode,
+        signal::SigSet,
         wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
     },
     unistd::{self, ForkResult, Pid},
@@ -46,6 +45,15 @@ impl Pidfd {
     pub fn open(pid: i32) -> io::Result<Self> {
         let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Self(pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// Opens a program that was started and has not been waited for.
+    ///
+    /// # Errors
+    ///
+    /// What pidfd_open(2) says.
+    pub fn of_program(program: &std::process::Child) -> io::Result<Self> {
+        Self::open(i32::try_from(program.id()).map_err(io::Error::other)?)
     }
 
     /// Opens the calling process.
@@ -165,23 +173,79 @@ pub enum Forked {
     Child,
 }
 
-/// Makes a copy of the calling process, which must have one thread only.
+/// Makes a copy of the calling process, which must have one thread.
 ///
 /// # Errors
 ///
-/// `EBUSY` where there is more than one thread, else what fork(2) says.
+/// `EBUSY` where there is more than one thread (locks that another one holds would stay locked for ever in the copy),
+/// else what fork(2) says.
 pub fn fork() -> io::Result<Forked> {
-    if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+    if fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(Errno::EBUSY.into());
     }
-    // SAFETY: fork(2) asks that the child of a process with several threads calls only async-signal-safe functions;
-    // there is one thread, as was checked above, so no lock can be held by a thread that the child lacks.
+    // SAFETY: fork(2) leaves the child with the calling thread only, so that it must not wait for what another thread
+    // holds; there was no other one a line above, and only this thread could have made one since.
     match unsafe { unistd::fork() }? {
         ForkResult::Child => Ok(Forked::Child),
         ForkResult::Parent { child } => {
             Ok(Forked::Parent(Child { pid: child, pidfd: Pidfd::open(child.as_raw())? }))
         }
     }
+}
+
+/// Which of the two processes behind [`detach`] one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The process that called.
+    Original,
+    /// The new process.
+    Copy,
+}
+
+/// Makes a copy of the calling process, which must have one thread, that lives on by itself: nobody's child, in a
+/// session of its own. The original has nothing to wait for.
+///
+/// # Errors
+///
+/// As [`fork`].
+pub fn detach() -> io::Result<Side> {
+    match fork()? {
+        Forked::Parent(between) => match between.wait()? {
+            Ended::Exited(0) => Ok(Side::Original),
+            Ended::Exited(errno) => Err(io::Error::from_raw_os_error(errno.into())),
+            Ended::Killed(_) => Err(Errno::EINTR.into()),
+        },
+        Forked::Child => {
+            // The process in between leads the session and ends: who does not lead one never gets a terminal.
+            new_session();
+            match fork() {
+                Ok(Forked::Child) => Ok(Side::Copy),
+                Ok(Forked::Parent(_)) => end(0),
+                Err(error) => {
+                    end(error.raw_os_error().and_then(|errno| u8::try_from(errno).ok()).unwrap_or(u8::MAX))
+                }
+            }
+        }
+    }
+}
+
+/// Starts `command` with the signal mask `mask`; it gets SIGKILL when the calling thread ends.
+///
+/// # Errors
+///
+/// What fork(2) and execve(2) say.
+pub fn spawn_bound(command: &mut Command, mask: &SigSet) -> io::Result<std::process::Child> {
+    let (mask, parent) = (*mask, id());
+    let prepare = move || {
+        die_with_parent(parent)?;
+        mask.thread_set_mask()?;
+        Ok(())
+    };
+    // SAFETY: pre_exec asks that its closure calls only async-signal-safe functions and touches no memory that another
+    // thread may have left half-changed. prctl, getppid and pthread_sigmask are such; the captured values are copies;
+    // an errno as an io::Error does not allocate.
+    unsafe { command.pre_exec(prepare) };
+    command.spawn()
 }
 
 /// Reports what happened to one of our children, if anything did, without waiting. `Err(ECHILD)`: there is none.
@@ -228,7 +292,7 @@ pub fn exec(
 
 /// Opens all signals, and undoes what Rust's start-up has done to SIGPIPE.
 fn open_signals() -> io::Result<()> {
-    use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, signal, sigprocmask};
+    use nix::sys::signal::{SigHandler, SigmaskHow, signal, sigprocmask};
     // SAFETY: SIG_DFL is no handler, so that no code of ours can run in a signal's context.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
@@ -315,17 +379,6 @@ pub fn signal_everybody(signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Lets this process open as many files as it may ask for.
-///
-/// # Errors
-///
-/// What setrlimit(2) says.
-pub fn raise_file_limit() -> io::Result<()> {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
-}
-
 /// Changes the working directory of the process.
 ///
 /// # Errors
@@ -333,113 +386,6 @@ pub fn raise_file_limit() -> io::Result<()> {
 /// What chdir(2) says.
 pub fn change_dir(path: &Path) -> io::Result<()> {
     Ok(unistd::chdir(path)?)
-}
-
-/// Opens `/dev/null` for both directions.
-///
-/// # Errors
-///
-/// What open(2) says.
-pub fn null() -> io::Result<OwnedFd> {
-    Ok(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY, Mode::empty())?)
-}
-
-/// Makes a file in memory that holds `bytes`, to be read from its start.
-///
-/// # Errors
-///
-/// What memfd_create(2) and write(2) say.
-pub fn file_in_memory(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
-    use std::io::{Seek as _, Write as _};
-    let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut file = fs::File::from(fd);
-    file.write_all(bytes)?;
-    file.rewind()?;
-    Ok(file.into())
-}
-
-/// Puts descriptors in the places of stdin, stdout and stderr; they stay open over exec(2).
-///
-/// # Errors
-///
-/// What dup2(2) says.
-pub fn set_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
-    // One of them may lie in the place of another: all are copied out of the way first.
-    let mut copies = Vec::with_capacity(3);
-    for fd in stdio {
-        copies.push(copy_above_stdio(fd)?);
-    }
-    if let [input, output, error] = copies.as_slice() {
-        unistd::dup2_stdin(input)?;
-        unistd::dup2_stdout(output)?;
-        unistd::dup2_stderr(error)?;
-    }
-    Ok(())
-}
-
-/// Copies a descriptor to a number above stdin, stdout and stderr, closed on exec(2).
-///
-/// # Errors
-///
-/// What fcntl(2) says.
-pub fn copy_above_stdio(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
-}
-
-/// Leaves a descriptor open over exec(2); returns its number, by which the new program finds it.
-///
-/// # Errors
-///
-/// What fcntl(2) says.
-pub fn keep_over_exec(fd: BorrowedFd<'_>) -> io::Result<RawFd> {
-    fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
-    Ok(fd.as_raw_fd())
-}
-
-/// Takes over a descriptor that the program which started this one left open, by its number. Called once for each
-/// number, before anything else was opened.
-///
-/// # Errors
-///
-/// `EBADF` where the number is no open descriptor, or one of stdin, stdout and stderr.
-pub fn adopt_fd(number: RawFd) -> io::Result<OwnedFd> {
-    if number <= libc::STDERR_FILENO {
-        return Err(Errno::EBADF.into());
-    }
-    // SAFETY: the number is only handed to F_GETFD here, which fails with EBADF where nothing is open.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(borrowed, FcntlArg::F_GETFD)?;
-    // SAFETY: the descriptor is open, as F_GETFD has shown, and was left for this program by the one that became it;
-    // by this function's contract nobody in this process has taken it over before.
-    let owned = unsafe { OwnedFd::from_raw_fd(number) };
-    fcntl(&owned, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    Ok(owned)
-}
-
-/// Closes every descriptor except stdin, stdout, stderr and those given: for the child side of a fork that keeps
-/// nothing else of its parent.
-///
-/// # Errors
-///
-/// What close_range(2) says.
-pub fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut numbers: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
-    numbers.sort_unstable();
-    let mut from: u32 = 3;
-    for number in numbers {
-        if number > from {
-            close_range(from, number - 1)?;
-        }
-        from = from.max(number.saturating_add(1));
-    }
-    close_range(from, u32::MAX)
-}
-
-fn close_range(first: u32, last: u32) -> io::Result<()> {
-    // SAFETY: closing a descriptor is memory-safe; that no owner of one of them uses it afterwards is what the
-    // callers ensure: they run in a freshly forked child that never returns to the code that owns them.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0_u32) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
@@ -470,11 +416,5 @@ mod tests {
         pidfd.signal(Signal::SIGKILL).unwrap();
         assert!(!child.wait().unwrap().success());
         pidfd.signal(Signal::SIGKILL).unwrap();
-    }
-
-    #[test]
-    fn closed_numbers_cannot_be_adopted() {
-        assert!(adopt_fd(1).is_err());
-        assert!(adopt_fd(1_000_000).is_err());
     }
 }

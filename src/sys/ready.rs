@@ -54,6 +54,17 @@ pub fn wait(fds: &[(BorrowedFd<'_>, Interest)], deadline: Option<Instant>) -> io
     Ok(polled.iter().map(|fd| ready_of(fd.revents())).collect())
 }
 
+/// Waits until one of `fds` can be read or has hung up, and returns its place among them; `None` where `deadline` has
+/// passed first.
+///
+/// # Errors
+///
+/// As [`wait`].
+pub fn first_readable(fds: &[BorrowedFd<'_>], deadline: Option<Instant>) -> io::Result<Option<usize>> {
+    let waited: Vec<_> = fds.iter().map(|fd| (*fd, Interest::Read)).collect();
+    Ok(wait(&waited, deadline)?.iter().position(|ready| ready.read))
+}
+
 fn flags_of(interest: Interest) -> PollFlags {
     match interest {
         Interest::Read => PollFlags::IN,

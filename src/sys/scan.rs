@@ -7,18 +7,17 @@
 use std::{
     ffi::CString,
     io,
-    mem::MaybeUninit,
     ops::Range,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{self, AtFlags, Mode, OFlags, RawDir, ResolveFlags, Statx, StatxFlags},
+    fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags},
     io::Errno,
 };
 
-use super::{data, errno};
+use super::{beneath, data, errno};
 
 /// What `statx` says of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,21 +164,10 @@ const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
 /// # Errors
 /// Passes on what the host says.
 pub fn list(directory: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
-    let mut buffer = vec![MaybeUninit::uninit(); LIST_LEN];
-    let mut entries = RawDir::new(directory, &mut buffer);
     let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            names.push(name.to_vec());
-        }
-    }
+    beneath::list(directory, |entry| names.push(entry.name.to_vec()))?;
     Ok(names)
 }
-
-/// Buffer for directory entries, in bytes: about a thousand names at a time.
-const LIST_LEN: usize = 1 << 15;
 
 /// Reads extended attributes; keeps its buffers from one object to the next.
 #[derive(Debug)]

@@ -14,11 +14,23 @@ use nix::unistd::Pid;
 
 pub use nix::sys::signal::Signal;
 
-/// The signals of one set, blocked while this lives and read from here.
+use super::errno::Errno;
+
+/// The signals of one set: they no longer interrupt but wait to be read. Blocked before the first thread is started they
+/// are so for all threads; dropped, the thread's mask is as before.
 #[derive(Debug)]
 pub struct Signals {
-    fd: SignalFd,
-    previous: SigSet,
+    queue: SignalFd,
+    before: SigSet,
+}
+
+/// A signal that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Which one.
+    pub signal: Signal,
+    /// Whether the terminal sent it: then the whole foreground group has got it too.
+    pub by_terminal: bool,
 }
 
 impl Signals {
@@ -29,35 +41,39 @@ impl Signals {
     /// What sigprocmask(2) and signalfd(2) say.
     pub fn block(signals: &[Signal]) -> io::Result<Self> {
         let set: SigSet = signals.iter().copied().collect();
-        let mut previous = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut previous))?;
-        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd, previous })
+        let before = set.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let queue = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { queue, before })
     }
 
-    /// The next signal that has arrived, if any.
+    /// The next signal that has come, if there is one.
     ///
     /// # Errors
     ///
     /// What read(2) says.
-    pub fn next(&self) -> io::Result<Option<Signal>> {
-        let info = self.fd.read_signal()?;
-        Ok(info
-            .and_then(|info| i32::try_from(info.ssi_signo).ok())
-            .and_then(|number| Signal::try_from(number).ok()))
+    pub fn next(&self) -> io::Result<Option<Received>> {
+        let Some(info) = self.queue.read_signal()? else { return Ok(None) };
+        let signal = i32::try_from(info.ssi_signo).map_err(|_| Errno::EINVAL).and_then(Signal::try_from)?;
+        Ok(Some(Received { signal, by_terminal: info.ssi_code == libc::SI_KERNEL }))
+    }
+
+    /// The mask as it was, for programs that are started.
+    #[must_use]
+    pub const fn before(&self) -> &SigSet {
+        &self.before
     }
 }
 
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.queue.as_fd()
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // Cannot fail with a mask that was in force before.
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.previous), None);
+        // Restoring a mask that sigprocmask(2) itself gave cannot fail.
+        let _ = self.before.thread_set_mask();
     }
 }
 
@@ -112,5 +128,14 @@ mod tests {
         }
         assert_eq!(from_number(0), None);
         assert_eq!(from_number(200), None);
+    }
+
+    #[test]
+    fn a_signal_waits_to_be_read() {
+        let signals = Signals::block(&[Signal::SIGUSR2]).unwrap();
+        assert_eq!(signals.next().unwrap(), None);
+        nix::sys::signal::raise(Signal::SIGUSR2).unwrap();
+        let received = Received { signal: Signal::SIGUSR2, by_terminal: false };
+        assert_eq!(signals.next().unwrap(), Some(received));
     }
 }

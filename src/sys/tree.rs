@@ -12,27 +12,14 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, mkdirat, open, openat,
-        statat, unlinkat,
+        AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fstat, mkdir, mkdirat, open,
+        openat, unlinkat,
     },
     io::Errno,
 };
 
 /// Directories nested deeper than this are not removed; ours have five levels.
 const MAX_DEPTH: u32 = 64;
-
-/// What is at a path that should be a directory of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// A directory of the calling user that nobody else can write to.
-    Ours,
-    /// A directory of somebody else.
-    User(u32),
-    /// A directory of ours that others can write to.
-    Writable(u32),
-    /// Something that is no directory, a symlink included.
-    NoDirectory,
-}
 
 /// An open directory.
 #[derive(Debug)]
@@ -134,37 +121,19 @@ const FLAGS: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC)
     .union(OFlags::NONBLOCK);
 
-/// Makes a directory where there is none, and says whose the one there is.
+/// Makes a directory where there is nothing, with exactly these permission bits.
 ///
 /// # Errors
 ///
-/// What mkdir(2) and stat(2) say.
-pub fn ensure_own(path: &Path, mode: u32) -> io::Result<Owner> {
+/// What mkdir(2) and open(2) say; that something is there is no error.
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     let mode = Mode::from_raw_mode(mode);
-    let made = match rustix::fs::mkdir(path, mode) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(error) => return Err(error.into()),
-    };
-    let directory = match open(path, FLAGS, Mode::empty()) {
-        Err(Errno::NOTDIR | Errno::LOOP) => return Ok(Owner::NoDirectory),
-        Err(Errno::ACCESS) => {
-            return Ok(Owner::User(statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)?.st_uid));
-        }
-        other => other?,
-    };
-    if made {
+    match mkdir(path, mode) {
         // The umask may have taken bits.
-        fchmod(&directory, mode)?;
+        Ok(()) => Ok(fchmod(open(path, FLAGS, Mode::empty())?, mode)?),
+        Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
     }
-    let status = fstat(&directory)?;
-    Ok(if status.st_uid != rustix::process::geteuid().as_raw() {
-        Owner::User(status.st_uid)
-    } else if status.st_mode & 0o022 != 0 {
-        Owner::Writable(status.st_mode & 0o7777)
-    } else {
-        Owner::Ours
-    })
 }
 
 /// Whether an open object is a directory.
@@ -257,18 +226,13 @@ mod tests {
     }
 
     #[test]
-    fn whose_a_directory_is() {
+    fn a_directory_is_made_once() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("own");
-        assert_eq!(ensure_own(&path, 0o755).unwrap(), Owner::Ours);
-        assert_eq!(ensure_own(&path, 0o755).unwrap(), Owner::Ours);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(ensure_own(&path, 0o755).unwrap(), Owner::Writable(0o777));
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(ensure_own(&link, 0o755).unwrap(), Owner::NoDirectory);
-        fs::write(folder.path().join("file"), "").unwrap();
-        assert_eq!(ensure_own(&folder.path().join("file"), 0o755).unwrap(), Owner::NoDirectory);
+        let path = folder.path().join("new");
+        make_directory(&path, 0o777).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777, "whatever the umask");
+        make_directory(&path, 0o700).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777, "left alone");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Who the calling process is.
+//! Who the calling process is, and which users it knows.
 
-use std::io;
+use std::{fs, io, ops::RangeInclusive};
 
 use nix::unistd;
 
@@ -27,5 +27,66 @@ impl Ids {
             gid: unistd::getegid().as_raw(),
             groups: unistd::getgroups()?.into_iter().map(unistd::Gid::as_raw).collect(),
         })
+    }
+}
+
+/// The effective user and group id: what the process creates files with.
+#[must_use]
+pub fn effective_ids() -> (u32, u32) {
+    (unistd::geteuid().as_raw(), unistd::getegid().as_raw())
+}
+
+/// The ids that the caller's user namespace knows; every other id appears in it as 65534 and cannot be given to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownIds {
+    /// User ids.
+    pub uids: Vec<RangeInclusive<u32>>,
+    /// Group ids.
+    pub gids: Vec<RangeInclusive<u32>>,
+}
+
+impl KnownIds {
+    /// Those of the calling process.
+    ///
+    /// # Errors
+    ///
+    /// What reading `/proc/self/uid_map` and `gid_map` says.
+    pub fn here() -> io::Result<Self> {
+        let read = |name| fs::read_to_string(name).map(|map| ranges(&map));
+        Ok(Self { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? })
+    }
+
+    /// Whether these are all ids there are, as in the initial namespace.
+    #[must_use]
+    pub fn are_all(&self) -> bool {
+        // The last id stands for "no id" and is never mapped.
+        let all = [0..=u32::MAX - 1];
+        self.uids == all && self.gids == all
+    }
+}
+
+/// Reads lines of `inside outside count` (user_namespaces(7)).
+fn ranges(map: &str) -> Vec<RangeInclusive<u32>> {
+    map.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            let (inside, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+            Some(inside..=inside.checked_add(count.checked_sub(1)?)?)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn id_maps_are_read() {
+        let all = ranges("         0          0 4294967295\n");
+        assert!(KnownIds { uids: all.clone(), gids: all.clone() }.are_all());
+        let few = ranges("      1000       1000          1\n         0     100000      65536\n");
+        assert_eq!(few, [1000..=1000, 0..=65535]);
+        assert!(!KnownIds { uids: few, gids: all }.are_all());
+        assert_eq!(ranges("0 0 0\n4294967295 0 2\nnonsense\n"), []);
     }
 }

@@ -7,10 +7,9 @@ use std::{
     process::{Child, Stdio},
 };
 
-use fim::sys::fork;
-use nix::sys::signal::Signal;
+use fim::sys::signal::Signal;
 
-use crate::support::{Machine, User, can_mount, eventually, finish, finish_child, text};
+use crate::support::{Machine, User, can_mount, eventually, finish, finish_child, send, text};
 
 const USERS: [User; 2] = [User::Root, User::Nobody];
 const MOUNT: [&str; 6] = ["mount", "--layer", "lower", "--upper", "upper", "mount"];
@@ -100,7 +99,7 @@ fn a_signal_unmounts() {
             let machine = Machine::new(user);
             let child = foreground(&machine);
             machine.shell("echo written > mount/new");
-            fork::send(child.id(), signal).unwrap();
+            send(child.id(), signal);
             let output = finish_child(child);
             assert_eq!(output.status.code(), Some(0), "{user:?} {signal}: {}", text(&output.stderr));
             assert!(!machine.is_mounted("mount"));
@@ -117,11 +116,11 @@ fn a_signal_to_a_mount_in_use_detaches_it_and_a_second_one_ends_it() {
     let machine = Machine::new(User::Root);
     let mut child = foreground(&machine);
     let open = File::open(machine.path("mount/file")).unwrap();
-    fork::send(child.id(), Signal::SIGTERM).unwrap();
+    send(child.id(), Signal::SIGTERM);
     eventually("detached", || !machine.is_mounted("mount"));
     assert_eq!(std::io::read_to_string(&open).unwrap(), "lower file\n", "who has it open goes on");
     assert_eq!(child.try_wait().unwrap(), None);
-    fork::send(child.id(), Signal::SIGTERM).unwrap();
+    send(child.id(), Signal::SIGTERM);
     assert_eq!(finish_child(child).status.code(), Some(0));
     assert_eq!(open.metadata().unwrap_err().kind(), ErrorKind::NotConnected);
 }
@@ -152,7 +151,7 @@ fn kill_9_leaves_a_dead_mount_that_can_be_taken_away() {
         let machine = Machine::new(user);
         let json = machine.succeed(&words(&["--json"]));
         let pid = u32::try_from(field(&json, "pid").as_u64().unwrap()).unwrap();
-        fork::send(pid, Signal::SIGKILL).unwrap();
+        send(pid, Signal::SIGKILL);
         eventually("dead", || machine.shell("stat -f mount 2>&1 || true").contains("not connected"));
         let said = machine.shell("cat mount/file 2>&1 || true; ls mount 2>&1 || true");
         assert_eq!(said.matches("not connected").count(), 2, "{said}");
@@ -236,7 +235,7 @@ fn signals_reach_the_command() {
     let mut child = machine.fim(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    fork::send(child.id(), Signal::SIGUSR1).unwrap();
+    send(child.id(), Signal::SIGUSR1);
     assert_eq!(finish_child(child).status.code(), Some(33));
 }
 
@@ -313,7 +312,7 @@ fn what_was_fsynced_survives_the_server() {
     let mut load = command.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut synced = BufReader::new(load.stdout.take().unwrap()).lines().map(Result::unwrap);
     let mut seen: Vec<String> = synced.by_ref().take(3).collect();
-    fork::send(pid, Signal::SIGKILL).unwrap();
+    send(pid, Signal::SIGKILL);
     seen.extend(synced);
     load.wait().unwrap();
     assert!(seen.len() >= 3);

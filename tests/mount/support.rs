@@ -21,10 +21,12 @@ use fim::{
     fuse::{self, Notices, Options, Serving},
     sync::Arc,
     sys::{
-        fork::own_ids,
         fuse_dev,
         mount::{Access, FuseMount, Unmount, Visitors, bind, mount_fuse, unmount},
         namespace,
+        process::Pidfd,
+        signal::Signal,
+        users::effective_ids,
     },
     vfs::FileSystem,
 };
@@ -38,7 +40,7 @@ const INSIDE: &str = "FIM_TEST_AT";
 
 /// Says whether real mounts can be made here; if not the caller's test is skipped, with a line that says so.
 pub(crate) fn can_mount() -> bool {
-    let missing = if own_ids().0 != 0 {
+    let missing = if effective_ids().0 != 0 {
         "root"
     } else if fuse_dev::open().is_err() {
         "/dev/fuse"
@@ -59,6 +61,11 @@ pub(crate) fn skip(missing: &str) {
 pub(crate) fn scratch() -> TempDir {
     namespace::enter_private().expect("a private mount namespace");
     tempfile::Builder::new().prefix("fim-test-").tempdir().expect("a scratch directory")
+}
+
+/// Sends a signal to a process that has not been waited for.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    Pidfd::open(pid.cast_signed()).unwrap().signal(signal).unwrap();
 }
 
 /// Waits until `done` or fails the test.

@@ -17,7 +17,7 @@ use crate::{
         mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
         stack::{LayerSource, StackPlan, UpperPlan},
     },
-    sys::{fork::own_ids, mount::Visitors},
+    sys::{mount::Visitors, users::effective_ids},
 };
 
 /// Shows archives and directories as one merged tree.
@@ -97,7 +97,7 @@ impl FromStr for MountOption {
 /// A [`Failure`] says what could not be mounted, on what, and the cure.
 pub fn run(args: MountArgs) -> Outcome {
     let json = args.json;
-    let plan = plan(args, own_ids().0)?;
+    let plan = plan(args, effective_ids().0)?;
     match mount::run(&plan, |report| tell(report, json)) {
         Ok(status) => Ok(ExitCode::from(status)),
         Err(error) => match (error.command_status(), error.cure()) {

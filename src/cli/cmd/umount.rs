@@ -10,7 +10,7 @@ use crate::{
         mount::Way,
         unmount::{self, Gone},
     },
-    sys::fork::own_ids,
+    sys::users::effective_ids,
 };
 
 /// Unmounts what fim has mounted on a directory, and waits until its server has written everything and gone.
@@ -27,7 +27,7 @@ pub struct UmountArgs {
 ///
 /// A [`Failure`](crate::cli::Failure) says what could not be unmounted.
 pub fn run(args: &UmountArgs) -> Outcome {
-    if unmount::run(&args.directory, Way::of_user(own_ids().0))? == Gone::OutOfSight {
+    if unmount::run(&args.directory, Way::of_user(effective_ids().0))? == Gone::OutOfSight {
         note(args);
     }
     Ok(ExitCode::SUCCESS)

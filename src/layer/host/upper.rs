@@ -30,7 +30,7 @@ use crate::{
         beneath::{self, OpenFor},
         data,
         errno::Errno,
-        limit, xattr,
+        users, xattr,
     },
     vfs::{
         Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence,
@@ -108,7 +108,7 @@ impl HostUpper {
         Ok(Self {
             tree: host_tree,
             work: work_node,
-            own_ids: limit::effective_ids(),
+            own_ids: users::effective_ids(),
             shared_whiteout: Mutex::new(false),
             writers: Mutex::default(),
             next_name: AtomicU64::new(0),

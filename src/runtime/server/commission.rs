@@ -16,9 +16,9 @@ use super::{
     Place, ServerError,
     message::{FromServer, Said, ToServer},
     place::Locked,
-    serve::one_line,
 };
 use crate::{
+    causes::one_line,
     dwarfs::read::Place as ArchivePlace,
     runtime::stack::MountStack,
     sys::{data, scm::Channel},

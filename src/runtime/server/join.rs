@@ -16,8 +16,8 @@ use crate::{
     instance::InstanceId,
     sys::{
         errno::Errno,
-        join::Namespaces,
-        process::{self, Forked, Pidfd},
+        namespace::Namespaces,
+        process::{self, Pidfd, Side},
         scm::Channel,
     },
 };
@@ -101,12 +101,9 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
 fn start(place: &Place, locked: Locked, pid: i32, duty: &Duty<'_>) -> Result<Lease, ServerError> {
     locked.make_room(place)?;
     let (ours, theirs) = Channel::pair(LIMIT).map_err(ServerError::step("make a channel"))?;
-    match process::fork().map_err(ServerError::step("start the file server"))? {
-        Forked::Child => part(place, locked, theirs, duty),
-        Forked::Parent(between) => {
-            drop(theirs);
-            between.wait().map_err(ServerError::step("start the file server"))?;
-        }
+    match process::detach().map_err(ServerError::step("start the file server"))? {
+        Side::Copy => serve(place, locked, theirs, duty),
+        Side::Original => drop(theirs),
     }
     let lease = register(ours, pid);
     if !matches!(lease, Ok(Some(_))) {
@@ -114,14 +111,4 @@ fn start(place: &Place, locked: Locked, pid: i32, duty: &Duty<'_>) -> Result<Lea
         locked.remove().map_err(|source| ServerError::Place { path: place.path(), source })?;
     }
     lease?.ok_or(ServerError::Died)
-}
-
-/// Becomes nobody's child in a session of its own, and serves.
-fn part(place: &Place, locked: Locked, first: Channel, duty: &Duty<'_>) -> ! {
-    process::new_session();
-    match process::fork() {
-        Ok(Forked::Child) => serve(place, locked, first, duty),
-        Ok(Forked::Parent(_)) => process::end(0),
-        Err(_) => process::end(1),
-    }
 }

@@ -10,7 +10,7 @@ use crate::{
         InstanceId,
         wire::{Reader, WireError, Writer},
     },
-    sys::{join::Namespaces, process::Pidfd, scm::Frame},
+    sys::{namespace::Namespaces, process::Pidfd, scm::Frame},
 };
 
 /// Version of these messages; builds with another one do not share a server.

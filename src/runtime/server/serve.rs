@@ -14,6 +14,7 @@ use super::{
     place::Locked,
 };
 use crate::{
+    causes::one_line,
     fuse,
     instance::{
         InstanceId,
@@ -24,14 +25,14 @@ use crate::{
     runtime::stack::{self, MountStack},
     sync::{Arc, thread},
     sys::{
-        fork, fuse_dev,
-        join::{Namespaces, Privilege},
+        fuse_dev, inherit, limit,
         mount::{self, Access, FuseMount, Unmount, Visitors},
-        namespace,
+        namespace::{self, Namespaces, Privilege},
         process::{self, Pidfd},
         ready::{self, Interest, Ready},
         scm::{Channel, Listener, Received},
         signal::{Signal, Signals},
+        users::effective_ids,
     },
     vfs::FileSystem as _,
 };
@@ -99,12 +100,11 @@ fn start<'a>(
     duty: &Duty<'a>,
 ) -> Result<Server<'a>, String> {
     let [servers, directory] = locked.fds();
-    process::close_others(&[first.as_fd(), servers, directory])
+    inherit::close_others(&[first.as_fd(), servers, directory])
         .map_err(say("close the front's descriptors"))?;
-    let null = process::null().map_err(say("open /dev/null"))?;
-    process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()]).map_err(say("leave the terminal"))?;
+    inherit::silence().map_err(say("leave the terminal"))?;
     process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
-    process::raise_file_limit().map_err(say("raise the limit of open files"))?;
+    limit::raise_open_files().map_err(say("raise the limit of open files"))?;
     logs::write_to(&place.logs(), Files::Parts);
     panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
     // Before the first thread: all of them inherit the mask.
@@ -112,7 +112,7 @@ fn start<'a>(
 
     namespace::enter_private().map_err(|error| one_line(&error))?;
     let stack = (duty.open)().map_err(|error| one_line(&error))?;
-    let (uid, gid) = fork::own_ids();
+    let (uid, gid) = effective_ids();
     let device =
         fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
     let target = place.mount();
@@ -163,16 +163,6 @@ fn cure(error: &io::Error) -> &'static str {
         io::ErrorKind::PermissionDenied => " (let users open it: chmod 0666 /dev/fuse)",
         _ => "",
     }
-}
-
-pub(super) fn one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// A front.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::sys::{
     errno::Errno,
+    inherit,
     process::{self, Change, Child, Ended},
     pty::{self, Pair},
     ready::{self, Interest},
@@ -51,7 +52,7 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
         .and_then(|number| number.to_str())
         .and_then(|number| number.parse().ok())
         .ok_or_else(|| io::Error::other("fim_init is started by the engine only"))?;
-    let channel = Channel::new(process::adopt_fd(number)?, GUEST_LIMIT);
+    let channel = Channel::new(inherit::adopt_fd(number)?, GUEST_LIMIT);
     process::hide_from_peers()?;
     let signals = Signals::block(&BLOCKED)?;
     Init { channel, signals, program: None, group: 0, terminal: None, deadline: None }.live()
@@ -198,8 +199,7 @@ impl Init {
 /// The program has its descriptors: ours must not keep pipes open, nor bubblewrap's stderr.
 fn let_go(start: Start) -> io::Result<()> {
     drop(start);
-    let null = process::null()?;
-    process::set_stdio([null.as_fd(), null.as_fd(), null.as_fd()])
+    inherit::silence()
 }
 
 /// Whether process 1 has children.

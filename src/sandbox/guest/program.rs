@@ -8,6 +8,7 @@ use std::{
 use super::message::Start;
 use crate::sys::{
     errno::Errno,
+    inherit,
     process::{self, Child, Forked},
     pty,
 };
@@ -69,10 +70,10 @@ fn set_up(request: &Start, terminal: Option<BorrowedFd<'_>>) -> io::Result<()> {
     if let Some(terminal) = terminal {
         pty::set_foreground(terminal, process::id())?;
     }
-    let null = process::null()?;
+    let null = inherit::null()?;
     let [input, output, error] = &request.stdio;
     let of = |slot| slot_fd(slot, terminal, null.as_fd());
-    process::set_stdio([of(input), of(output), of(error)])?;
+    inherit::set_stdio([of(input), of(output), of(error)])?;
     // `/` is always there.
     request.directories.iter().find(|directory| process::change_dir(directory).is_ok());
     Ok(())
