@@ -505,3 +505,53 @@ fn all_layers_of_the_stack_are_listed() {
         assert_eq!(short.join("\n"), text);
     });
 }
+
+/// Runs a command with a terminal of 100 columns as its stdout and stderr; what the terminal got.
+fn on_a_terminal(world: &World, words: &[&str]) -> String {
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap().replace('\'', r"'\''"));
+    let command = world.command(words);
+    let line: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quoted).collect();
+    let mut script = Command::new("script");
+    script.args(["-qec", &format!("stty cols 100; {}", line.join(" ")), "/dev/null"]);
+    script.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    said(script.env("TERM", "xterm").stdin(Stdio::null()).current_dir(world.path("cwd")).output().unwrap())
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is_and_a_clean_result() {
+    for_each_owner(|world| {
+        if find("script").is_none() {
+            return skip("script on PATH");
+        }
+        world.says("dd if=/dev/urandom of=/var/noise bs=1M count=24 2>/dev/null");
+        fs::create_dir(world.path("cwd/tree")).unwrap();
+        fs::copy(world.upper().join("var/noise"), world.path("cwd/tree/noise")).unwrap();
+        fs::set_permissions(world.path("cwd/tree/noise"), fs::Permissions::from_mode(0o644)).unwrap();
+        for (words, bar, result) in [
+            (&["fim-layer", "create", "tree", "made.layer", "-l", "6"][..], "packing", "made.layer: "),
+            (&["fim-layer", "add", "made.layer"], "adding the layer", ""),
+            (&["fim-layer", "commit", "binary", "-l", "6"], "packing", "app.flatimage: "),
+        ] {
+            let text = on_a_terminal(world, words);
+            let frames: Vec<&str> =
+                text.split(['\r', '\n']).map(|frame| frame.trim_start_matches("\u{1b}[2K")).collect();
+            let drawn =
+                |what: &str| frames.iter().any(|frame| frame.starts_with(bar) && frame.contains(what));
+            assert!(drawn("/24.00 MiB") && drawn("/s eta "), "{words:?}: {frames:?}");
+            assert!(bar != "packing" || drawn(" MiB/24.00 MiB "), "it does not move: {frames:?}");
+            assert!(frames.iter().all(|frame| frame.chars().count() <= 100), "{frames:?}");
+            // what stands there in the end: the result alone, in a line that was cleared before
+            let left: Vec<&&str> = frames.iter().rev().skip_while(|frame| frame.is_empty()).collect();
+            if result.is_empty() {
+                assert!(text.trim_end_matches('\n').ends_with("\u{1b}[2K"), "{text:?}");
+            } else {
+                assert!(left[0].contains(result) && left[0].ends_with(" s"), "{left:?}");
+                assert!(text.contains(&format!("\r\u{1b}[2K{}", left[0])), "{text:?}");
+            }
+        }
+        // elsewhere: not a word, not a control character
+        let quiet = world.layer("create tree made.layer");
+        assert_eq!(String::from_utf8_lossy(&quiet.stderr), "");
+        assert!(!said(quiet).contains('\u{1b}'));
+    });
+}

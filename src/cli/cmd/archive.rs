@@ -57,5 +57,6 @@ pub fn run(args: &ArchiveArgs, report: &dyn Report) -> Outcome {
 pub(super) fn create(args: &MakeArgs, report: &dyn Report) -> Result<(), Failure> {
     let (options, _) = args.compression.options(&Host::read()?)?;
     let made = layer::create(&args.directory, &args.file, &options, report)?;
+    report.done();
     making::tell(&args.file, made.summary.bytes_out, &made.summary, made.time, args.json)
 }

@@ -67,6 +67,7 @@ pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
     };
     let plan = CreatePlan { from, output, options, tool_roots, created };
     let made = create::create(&plan, report)?;
+    report.done();
     making::tell(&plan.output, made.length, &made.summary, made.time, args.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -102,11 +102,11 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
         LayerAction::Create(make) => archive::create(make, report)?,
         LayerAction::Add { file, message } => {
             let created = making::created()?;
-            report.step("adding the layer");
             let mut before = 0;
             layer::add(&args.image, file, message, created, &mut |done, total| {
                 if done < before || before == 0 {
                     report.begin(Phase::Compress, 0, total);
+                    report.step("adding the layer");
                     before = 0;
                 }
                 report.bytes_in(done.saturating_sub(before));
@@ -126,6 +126,7 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
             commit::become_able(host.ids.uid)?;
             let site = Site::find(&host, &args.image)?;
             let committed = commit::commit(&site, &target, message, &options, report).map_err(failed)?;
+            report.done();
             match committed {
                 None => settings::line("nothing has changed")?,
                 Some(Committed { made, file, length, .. }) => {
