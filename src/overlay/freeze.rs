@@ -18,8 +18,8 @@ use super::{
 use crate::{
     sync::{Arc, RwLockWriteGuard},
     vfs::{
-        Attr, Errno, Error, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr, SetTime,
-        Spot, Upper,
+        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr,
+        SetTime, Spot, Upper,
     },
 };
 
@@ -50,6 +50,13 @@ struct Move {
 }
 
 impl Overlay {
+    /// Paths of the files that the kernel knows: it may hold changes of theirs in its cache.
+    #[must_use]
+    pub fn known_files(&self) -> Vec<Vec<u8>> {
+        let files = self.table.nodes().into_iter().filter(|node| node.kind == FileKind::Regular);
+        files.filter_map(|node| path_of(&node)).map(|path| path.join(&b'/')).collect()
+    }
+
     /// Waits for running changes, lets no new ones begin, and brings everything to stable storage.
     ///
     /// # Errors

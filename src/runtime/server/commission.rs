@@ -1,7 +1,7 @@
 //! Committing while the server runs: the upper stands still while another process makes a layer of it.
 //!
 //! ```text
-//! committer ── Freeze ──────────────────────────> server: dirty pages are written, changes wait
+//! committer ── Freeze ──────────────────────────> server: the kernel's cache is written, changes wait
 //!           <──────────────────────────── Frozen ──┤
 //!           (writes, verifies and publishes the layer)
 //!           ── Rebase (file, offset, length) ─────>│ the layer joins the stack, the upper is emptied
@@ -21,7 +21,7 @@ use crate::{
     causes::one_line,
     dwarfs::read::Place as ArchivePlace,
     runtime::stack::MountStack,
-    sys::{data, scm::Channel},
+    sys::{data, scan, scm::Channel},
 };
 
 /// The committer's side. While it lives nothing changes in the upper.
@@ -98,8 +98,7 @@ pub(super) fn attend(channel: &mut Channel, stack: &MountStack, mount: &Path) {
 }
 
 fn converse(channel: &mut Channel, stack: &MountStack, mount: &Path) -> Result<(), String> {
-    let root = File::open(mount).map_err(|error| format!("cannot open the merged root: {error}"))?;
-    data::sync_file_system(root.as_fd())
+    take_over_changes(stack, mount)
         .map_err(|error| format!("cannot write what programs have changed: {error}"))?;
     let freeze = stack.overlay.freeze().map_err(|error| one_line(&error))?;
     tracing::info!("changes wait for a commit");
@@ -120,4 +119,18 @@ fn converse(channel: &mut Channel, stack: &MountStack, mount: &Path) -> Result<(
     stack.overlay.rebase(freeze, layer).map_err(|error| one_line(&error))?;
     tracing::info!("a layer was committed, changes go on");
     channel.send(&FromServer::encode(Said::Rebased), &[]).map_err(gone)
+}
+
+/// Takes over what programs have written and the kernel still holds, as far as they had written it when we were asked.
+///
+/// Syncing the mount begins to write everything, but newer kernels do not wait for the end of that on FUSE. Closing a
+/// file does, and asks nothing else of us: neither opening nor closing is a message.
+fn take_over_changes(stack: &MountStack, mount: &Path) -> io::Result<()> {
+    let root = File::open(mount)?;
+    data::sync_file_system(root.as_fd())?;
+    for path in stack.overlay.known_files() {
+        // One that is gone meanwhile has nothing to write.
+        drop(scan::open_beneath(root.as_fd(), &path, scan::Kind::File));
+    }
+    Ok(())
 }
