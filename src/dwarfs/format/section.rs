@@ -19,7 +19,7 @@
 use std::fmt;
 
 use sha2::{Digest as _, Sha512_256};
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use super::bytes::{array_at, u16_at, u32_at, u64_at};
 use crate::dwarfs::{Error, limits};
@@ -364,12 +364,6 @@ pub fn encode_index(entries: &[IndexEntry]) -> Vec<u8> {
     entries.iter().flat_map(|entry| entry.raw().to_le_bytes()).collect()
 }
 
-/// XXH3-64 over header tail and payload in one piece, as both lie in a file.
-#[must_use]
-pub fn xxh3_of_stored(tail_and_payload: &[u8]) -> u64 {
-    xxh3_64(tail_and_payload)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,7 +377,7 @@ mod tests {
         assert_ne!(header.hash_xxh3(b"paYload"), header.xxh3);
         let mut stored = bytes[NUMBER_AT..].to_vec();
         stored.extend_from_slice(b"payload");
-        assert_eq!(xxh3_of_stored(&stored), header.xxh3);
+        assert_eq!(xxhash_rust::xxh3::xxh3_64(&stored), header.xxh3);
     }
 
     #[test]
