@@ -1,6 +1,9 @@
 //! How long work shows itself: a bar with rate and remaining time on a terminal, nothing but warnings elsewhere.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -15,6 +18,10 @@ const RATE: u8 = 10;
 const BYTES: &str =
     "{msg:<18} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta}";
 const COUNT: &str = "{msg:<18} {spinner} {human_pos} entries {elapsed}";
+/// Where nobody knows how much there is to do.
+const OPEN: &str = "{msg} {spinner} {elapsed}";
+/// Between two turns of the spinner, while nothing is heard of the work.
+const TURN: Duration = Duration::from_millis(100);
 
 /// A report on stderr.
 #[derive(Debug)]
@@ -32,8 +39,16 @@ impl Terminal {
         } else {
             ProgressDrawTarget::hidden()
         };
-        let bar = ProgressBar::with_draw_target(None, target);
-        Self { bar, phase: Mutex::new(Phase::Scan) }
+        let terminal =
+            Self { bar: ProgressBar::with_draw_target(None, target), phase: Mutex::new(Phase::Scan) };
+        terminal.show_as(OPEN);
+        terminal
+    }
+
+    fn show_as(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
     }
 }
 
@@ -45,25 +60,27 @@ impl Default for Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.done();
     }
 }
 
 impl Progress for Terminal {
     fn begin(&self, phase: Phase, _files: u64, bytes: u64) {
         *self.phase.lock() = phase;
-        self.bar.reset();
-        let template = if bytes == 0 { COUNT } else { BYTES };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
-        }
-        self.bar.set_length(bytes);
+        // the new word first: each of these steps may draw
         self.bar.set_message(match phase {
             Phase::Scan => "scanning",
             Phase::Hash => "comparing",
             Phase::Compress => "packing",
             Phase::Finish => "finishing",
         });
+        self.show_as(match phase {
+            Phase::Scan => COUNT,
+            _ if bytes > 0 => BYTES,
+            _ => OPEN,
+        });
+        self.bar.set_length(bytes);
+        self.bar.reset();
     }
 
     fn files(&self, count: u64) {
@@ -80,7 +97,7 @@ impl Progress for Terminal {
 impl Report for Terminal {
     fn step(&self, text: &str) {
         self.bar.set_message(text.to_owned());
-        self.bar.tick();
+        self.bar.enable_steady_tick(TURN);
     }
 
     fn warn(&self, text: &str) {
@@ -88,5 +105,9 @@ impl Report for Terminal {
             // whoever closed stderr does not want to know
             let _ = writeln!(io::stderr().lock(), "fim: warning: {text}");
         });
+    }
+
+    fn done(&self) {
+        self.bar.finish_and_clear();
     }
 }

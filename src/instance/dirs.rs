@@ -204,7 +204,7 @@ impl DataDirs {
             .map_err(|source| DirsError::Make { path: self.path.clone(), source })?;
         // The upper has the mode of the root that the programs see; work is where files wait unchecked.
         for (path, mode) in [
-            (self.path.join("tmp"), PRIVATE),
+            (self.tmp(), PRIVATE),
             (self.work(), PRIVATE),
             (self.root(), SHARED),
             (self.path.join("casefold"), PRIVATE),
@@ -238,6 +238,12 @@ impl DataDirs {
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.path.join("root")
+    }
+
+    /// Where files wait that are on their way elsewhere.
+    #[must_use]
+    pub fn tmp(&self) -> PathBuf {
+        self.path.join("tmp")
     }
 
     /// Where changes are staged.

@@ -153,7 +153,8 @@ impl Overlay {
         }
         self.copy_xattrs(layer, lower.node, staged.id)?;
         let upper = self.upper()?;
-        if attr.kind == FileKind::Regular && attr.nlink == 1 {
+        // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
+        if attr.kind == FileKind::Regular && attr.nlink == 1 && !node.state.lock().rebased {
             let ino = node.ino.get().to_le_bytes();
             upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
             node.state.lock().has_origin = true;

@@ -136,6 +136,7 @@ impl Overlay {
             state.lowers = pack(&lowers);
             state.lower_names = if node.is_dir() { 0 } else { attr.nlink };
             state.has_origin = false;
+            state.rebased = true;
             if !is_root {
                 state.upper = None;
                 given_up.push(Object::upper(from));

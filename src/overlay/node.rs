@@ -103,6 +103,8 @@ pub(super) struct State {
     pub(super) lower_names: u32,
     /// The copy in the upper carries the inode number of the lower object.
     pub(super) has_origin: bool,
+    /// It has become part of a layer while it was held: forgotten and found again it has a number of that layer.
+    pub(super) rebased: bool,
     /// A removed directory: nothing can be made in it.
     pub(super) removed: bool,
 }
@@ -177,7 +179,7 @@ impl Node {
     pub(super) fn lasting_ino(&self) -> Option<Ino> {
         let state = self.state.lock();
         let lasting = self.is_dir() || state.upper.is_none() || state.lowers.is_empty() || state.has_origin;
-        (lasting && !is_private_ino(self.ino)).then_some(self.ino)
+        (lasting && !state.rebased && !is_private_ino(self.ino)).then_some(self.ino)
     }
 
     /// The directory that it is in; itself for the root and for what is removed.

@@ -20,7 +20,7 @@ use super::{
     layer::{self, LayerError, Made},
     plan,
     server::{Found, Place, ServerError, freeze},
-    site::Site,
+    site::{self, Site},
     stack::{self, MountStack, StackPlan},
 };
 use crate::{
@@ -28,6 +28,8 @@ use crate::{
         read::Place as ArchivePlace,
         write::{Progress, WriteOptions},
     },
+    image::{ImageEdit, ImageError},
+    instance::dirs::DataDirs,
     layer::HostDir,
     sys::namespace,
     vfs,
@@ -66,6 +68,17 @@ pub enum CommitError {
         /// One of them.
         layer: PathBuf,
     },
+    /// A layer of the data directory would stand above the new one.
+    #[error("cannot commit into {}: {} stands above it", new.display(), layer.display())]
+    Outranked {
+        /// The new layer.
+        new: PathBuf,
+        /// The one above it.
+        layer: PathBuf,
+    },
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// The upper or a directory of layers cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -110,6 +123,7 @@ impl CommitError {
     pub fn cure(&self) -> Option<&'static str> {
         match self {
             Self::Covered { .. } => Some("use: fim-layer commit layer"),
+            Self::Outranked { .. } => Some("rename that layer so that it is sorted before layer-NNN"),
             Self::NotEmptied { .. } => Some("nothing is lost: commit again"),
             _ => None,
         }
@@ -132,29 +146,57 @@ pub fn commit(
         return Err(CommitError::Covered { layer: layer.clone() });
     }
     let work = || make(site, target, message, options, progress);
-    let keeps_upper = matches!(target, Target::File(_));
     match freeze(&Place::new(&site.app, site.key))? {
         Found::Server(commission) => {
-            let Some(committed) = work()? else { return Ok(None) };
-            if !keeps_upper {
-                commission
-                    .rebase(&committed.file, committed.offset, committed.length)
-                    .map_err(not_emptied(&committed.file))?;
+            let committed = work()?;
+            if let Some(Committed { file, offset, length, .. }) = rebased(target, &committed) {
+                commission.rebase(file, *offset, *length).map_err(not_emptied(file))?;
             }
-            Ok(Some(committed))
+            Ok(committed)
         }
-        Found::Nobody(_locked) => {
-            let stack = MountStack::open(&site.stack())?;
-            let freeze = stack.overlay.freeze().map_err(CommitError::Freeze)?;
-            let Some(committed) = work()? else { return Ok(None) };
-            if !keeps_upper {
-                let place = ArchivePlace::At { offset: committed.offset, len: Some(committed.length) };
-                let layer = stack.open_layer(&committed.file, place).map_err(not_emptied(&committed.file))?;
-                stack.overlay.rebase(freeze, layer).map_err(not_emptied(&committed.file))?;
+        Found::Nobody(locked) => {
+            let committed = alone(site, target, work);
+            if let Err(error) = locked.leave() {
+                tracing::warn!(%error, "cannot remove the place of a server that is not there");
             }
-            Ok(Some(committed))
+            committed
         }
     }
+}
+
+/// Commits where nobody serves the stack, nor can begin to.
+fn alone(
+    site: &Site,
+    target: &Target,
+    work: impl FnOnce() -> Result<Option<Committed>, CommitError>,
+) -> Result<Option<Committed>, CommitError> {
+    let stack = MountStack::open(&site.stack())?;
+    let freeze = stack.overlay.freeze().map_err(CommitError::Freeze)?;
+    let committed = work()?;
+    if let Some(Committed { file, offset, length, .. }) = rebased(target, &committed) {
+        let place = ArchivePlace::At { offset: *offset, len: Some(*length) };
+        let layer = stack.open_layer(file, place).map_err(not_emptied(file))?;
+        stack.overlay.rebase(freeze, layer).map_err(not_emptied(file))?;
+    }
+    Ok(committed)
+}
+
+/// The layer that takes the place of the upper, if one does.
+fn rebased<'a>(target: &Target, committed: &'a Option<Committed>) -> Option<&'a Committed> {
+    committed.as_ref().filter(|_| !matches!(target, Target::File(_)))
+}
+
+/// Says at once that an image cannot be changed, before a layer is made for nothing. To be asked before
+/// [`become_able`]: the owner of an image that he has made read-only is not to change it by the way.
+///
+/// # Errors
+///
+/// The image cannot be opened or written.
+pub fn check_target(image: &Path, target: &Target) -> Result<(), CommitError> {
+    if *target == Target::Image {
+        drop(ImageEdit::open(image)?);
+    }
+    Ok(())
 }
 
 /// Lists what the upper changes over the layers below it.
@@ -196,10 +238,16 @@ fn make(
     if is_empty(&upper)? {
         return Ok(None);
     }
+    sweep(&site.data)?;
     let (made, file, offset, length) = match target {
         Target::Image => {
-            let staged = site.data.path().join("tmp").join(format!("commit-{}.layer", std::process::id()));
-            let staged = Staged(staged);
+            // committed meanwhile, by somebody for whom we have waited
+            if let Some(layer) =
+                site::layers_in(&site.data.layers()).map_err(unreadable(&site.data.layers()))?.pop()
+            {
+                return Err(CommitError::Covered { layer });
+            }
+            let staged = Staged(site.data.tmp().join(STAGED));
             let made = layer::create(&upper, &staged.0, options, progress)?;
             let created = options.created.unwrap_or_default();
             let entry = layer::add(site.image.path(), &staged.0, message, created, &mut |_, _| {})?;
@@ -233,26 +281,51 @@ impl Drop for Staged {
     }
 }
 
+/// The layer of the image on its way; changes stand still, so there is one at a time.
+const STAGED: &str = "commit.layer";
+
+/// Removes what killed committers have left.
+fn sweep(data: &DataDirs) -> Result<(), CommitError> {
+    for directory in [data.tmp(), data.layers()] {
+        for entry in fs::read_dir(&directory).map_err(unreadable(&directory))? {
+            let path = entry.map_err(unreadable(&directory))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_part = name.ends_with(".part")
+                && (name.starts_with(".commit.layer.") || name.starts_with(".layer-"));
+            if is_part || name == STAGED {
+                fs::remove_file(&path).map_err(unreadable(&path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn is_empty(upper: &Path) -> Result<bool, CommitError> {
-    let failed = |source| CommitError::Read { path: upper.to_owned(), source };
     match fs::read_dir(upper) {
-        Ok(mut entries) => entries.next().transpose().map(|first| first.is_none()).map_err(failed),
+        Ok(mut entries) => entries.next().transpose().map(|first| first.is_none()).map_err(unreadable(upper)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(unreadable(upper)(error)),
     }
 }
 
 fn length_of(path: &Path) -> Result<u64, CommitError> {
-    let failed = |source| CommitError::Read { path: path.to_owned(), source };
-    Ok(fs::metadata(path).map_err(failed)?.len())
+    Ok(fs::metadata(path).map_err(unreadable(path))?.len())
 }
 
 /// The name of the next layer of a directory: above all that are there.
 fn next_layer(directory: &Path) -> Result<PathBuf, CommitError> {
-    let failed = |source| CommitError::Read { path: directory.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(directory).map_err(failed)? {
-        names.push(entry.map_err(failed)?.file_name().to_string_lossy().into_owned());
+    let mut layers = site::layers_in(directory).map_err(unreadable(directory))?;
+    let names = layers.iter().filter_map(|layer| layer.file_name()?.to_str());
+    let new = directory.join(plan::next_layer_name(names));
+    layers.push(new.clone());
+    plan::sort_layers(&mut layers);
+    match layers.pop() {
+        Some(layer) if layer != new => Err(CommitError::Outranked { new, layer }),
+        _ => Ok(new),
     }
-    Ok(directory.join(plan::next_layer_name(names.iter().map(String::as_str))))
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> CommitError + use<> {
+    let path = path.to_owned();
+    move |source| CommitError::Read { path, source }
 }

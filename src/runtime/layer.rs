@@ -8,6 +8,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::{site, stack};
 use crate::{
     dwarfs::{
         read::Place,
@@ -181,6 +182,14 @@ pub struct Listed {
     pub size: u64,
     /// Its file.
     pub path: PathBuf,
+    /// What its image knows about it; nothing where it is not in one.
+    #[serde(flatten)]
+    pub entry: Option<Known>,
+}
+
+/// What an image knows about one of its layers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Known {
     /// What it is for.
     pub kind: ArchiveKind,
     /// What it holds.
@@ -191,20 +200,34 @@ pub struct Listed {
     pub message: String,
 }
 
-/// The layers in an image, lowest first.
-#[must_use]
-pub fn list(image: &ImageFile) -> Vec<Listed> {
-    let layers = image.table().layers().enumerate();
-    layers
-        .map(|(index, entry)| Listed {
-            index,
-            offset: entry.offset,
-            size: entry.length,
-            path: image.path().to_owned(),
+/// The layers of a stack, lowest first: those in the image, and `further` files and directories above them. A directory
+/// has no size.
+///
+/// # Errors
+///
+/// A further layer cannot be opened.
+pub fn list(image: &ImageFile, further: &[PathBuf]) -> Result<Vec<Listed>, stack::Error> {
+    let path = site::real_path(image.path());
+    let own = image.table().layers().map(|entry| Listed {
+        index: 0,
+        offset: entry.offset,
+        size: entry.length,
+        path: path.clone(),
+        entry: Some(Known {
             kind: entry.kind.clone(),
             content: entry.content.clone(),
             created: entry.created,
             message: entry.message.clone(),
-        })
-        .collect()
+        }),
+    });
+    let mut layers: Vec<Listed> = own.collect();
+    for path in further {
+        let extents = if path.is_dir() { vec![(0, 0)] } else { stack::extents(path)? };
+        let listed = |(offset, size)| Listed { index: 0, offset, size, path: path.clone(), entry: None };
+        layers.extend(extents.into_iter().map(listed));
+    }
+    for (index, layer) in layers.iter_mut().enumerate() {
+        layer.index = index;
+    }
+    Ok(layers)
 }

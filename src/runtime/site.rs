@@ -52,7 +52,7 @@ impl Site {
         let image_id = image.settings().image_id.to_string();
         let data = data_dirs(host, image.path(), &image_id)?;
         let key = ServerKey::new(&image_id, data.identity()?);
-        let layers = further_layers(&host.choices.layers, &data)?;
+        let layers = further_layers(&host.choices.layers, Some(data.layers()))?;
         Ok(Self { image, app, data, key, layers })
     }
 
@@ -72,6 +72,26 @@ impl Site {
     }
 }
 
+/// The layers above those of an image, lowest first, as a run would have them; makes nothing.
+///
+/// # Errors
+///
+/// A layer that the user named is not there, or a directory cannot be read.
+pub fn layers_above(host: &Host, image: &ImageFile) -> Result<Vec<PathBuf>, RunError> {
+    let own = own_data(host, &image.settings().image_id.to_string());
+    let places = match &host.choices.data {
+        Some(asked) => vec![DataDirs::at(asked.clone())],
+        None => vec![DataDirs::beside(&real_path(image.path())), own],
+    };
+    let data = places.into_iter().map(|data| data.layers()).find(|layers| layers.is_dir());
+    further_layers(&host.choices.layers, data)
+}
+
+/// The path without links on the way, where it still leads somewhere.
+pub(super) fn real_path(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Makes the data directory: the one the user named, the one beside the image, or, where nothing can be written
 /// there, one of the user's own.
 fn data_dirs(host: &Host, image: &Path, image_id: &str) -> Result<DataDirs, DirsError> {
@@ -89,26 +109,29 @@ fn data_dirs(host: &Host, image: &Path, image_id: &str) -> Result<DataDirs, Dirs
                 io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
             ) =>
         {
-            let own = host
-                .variable("XDG_DATA_HOME")
-                .map(PathBuf::from)
-                .filter(|place| place.is_absolute())
-                .unwrap_or_else(|| host.user.home.join(".local/share"))
-                .join("fim/data")
-                .join(image_id);
-            tracing::info!(%source, path = %path.display(), own = %own.display(), "changes are kept elsewhere");
-            let data = DataDirs::at(own);
-            data.create()?;
-            Ok(data)
+            let own = own_data(host, image_id);
+            tracing::info!(%source, path = %path.display(), own = %own.path().display(), "changes are kept elsewhere");
+            own.create()?;
+            Ok(own)
         }
         Err(error) => Err(error),
     }
 }
 
+/// The data directory of an image beside which nothing can be written.
+fn own_data(host: &Host, image_id: &str) -> DataDirs {
+    let place = host
+        .variable("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .filter(|place| place.is_absolute())
+        .unwrap_or_else(|| host.user.home.join(".local/share"));
+    DataDirs::at(place.join("fim/data").join(image_id))
+}
+
 /// The layers that are not in the image, lowest first: those that the user named, then those of the data directory.
-fn further_layers(asked: &[PathBuf], data: &DataDirs) -> Result<Vec<PathBuf>, RunError> {
+fn further_layers(asked: &[PathBuf], data: Option<PathBuf>) -> Result<Vec<PathBuf>, RunError> {
     let mut layers = Vec::new();
-    for place in asked.iter().cloned().chain([data.layers()]) {
+    for place in asked.iter().cloned().chain(data) {
         let failed = |source| RunError::Layers { path: place.clone(), source };
         let place = std::fs::canonicalize(&place).map_err(failed)?;
         if place.is_dir() {
@@ -120,7 +143,8 @@ fn further_layers(asked: &[PathBuf], data: &DataDirs) -> Result<Vec<PathBuf>, Ru
     Ok(layers)
 }
 
-fn layers_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+/// The layer files of a directory, lowest first.
+pub(super) fn layers_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
@@ -146,9 +170,9 @@ mod tests {
         for name in ["more/b-10.layer", "more/b-9.layer", "more/note.txt", "single", "data/layers/z.layer"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
-        let layers = further_layers(&[folder.path().join("single"), more], &data).unwrap();
+        let layers = further_layers(&[folder.path().join("single"), more], Some(data.layers())).unwrap();
         let names: Vec<_> = layers.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["single", "b-9.layer", "b-10.layer", "z.layer"]);
-        assert!(further_layers(&["/nowhere".into()], &data).is_err());
+        assert!(further_layers(&["/nowhere".into()], None).is_err());
     }
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::{
     dwarfs::{
         self,
-        read::{Archive, BlockCache, Place},
+        read::{Archive, BlockCache, Index, Place},
     },
     fuse::Notices,
     image::{ImageError, ImageFile},
@@ -213,6 +213,24 @@ fn open_layers(
         layers.push(Arc::new(open_archive(&file, path, place, cache)?));
     }
     Ok(())
+}
+
+/// Offset and length of each archive in a file of layers, lowest first.
+///
+/// # Errors
+///
+/// [`Error`] says what is wrong with the file.
+pub fn extents(path: &Path) -> Result<Vec<(u64, u64)>, Error> {
+    let file = File::open(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+    let extent = |place| {
+        let index = Index::open(&file, place).map_err(|source| Error::Archive {
+            path: path.to_owned(),
+            offset: 0,
+            source,
+        })?;
+        Ok((index.offset(), index.end().saturating_sub(index.offset())))
+    };
+    places(&file, path)?.into_iter().map(extent).collect()
 }
 
 /// Where a file's archives are: as its table says where it is an image, else wherever one is found.

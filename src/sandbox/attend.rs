@@ -6,6 +6,7 @@
 use std::{
     io::{PipeReader, Read as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    time::Instant,
 };
 
 use super::{
@@ -184,15 +185,24 @@ impl Front<'_> {
             if let Some(relay) = &mut self.relay {
                 relay.advance(ready.relay);
             }
-            if ready.bwrap.read {
-                // Its last words may have come after we listened.
-                self.listen()?;
-                return self.show_the_rest();
-            }
             if ready.lease.hung_up {
                 return Err(SandboxError::ServerGone);
             }
+            if ready.bwrap.read {
+                // Its last words may have come after we listened.
+                self.listen()?;
+                self.show_the_rest()?;
+                return self.is_explained(lease);
+            }
         }
+    }
+
+    /// A program whose files are gone may have ended (SIGBUS) before we heard that the server had.
+    fn is_explained(&self, lease: Option<BorrowedFd<'_>>) -> Result<(), SandboxError> {
+        let Some(lease) = lease else { return Ok(()) };
+        let now = Some(Instant::now());
+        let ready = ready::wait(&[(lease, Interest::HangUp)], now).map_err(SandboxError::step("wait"))?;
+        if ready.iter().any(|ready| ready.hung_up) { Err(SandboxError::ServerGone) } else { Ok(()) }
     }
 
     fn wait(

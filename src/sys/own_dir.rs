@@ -133,9 +133,10 @@ impl OwnDir {
             other => other?,
         };
         let file = File::from(fd);
-        let done = fill(&file)
-            .and_then(|()| Ok(fs::fchmod(&file, Mode::from_raw_mode(mode))?))
-            .and_then(|()| Ok(fs::renameat(&self.fd, &*draft, &self.fd, name)?));
+        let filled = fill(&file).and_then(|()| Ok(fs::fchmod(&file, Mode::from_raw_mode(mode))?));
+        // Under its name it can be executed at once: nobody may have it open for writing any more then.
+        drop(file);
+        let done = filled.and_then(|()| Ok(fs::renameat(&self.fd, &*draft, &self.fd, name)?));
         if done.is_err() {
             let _ = fs::unlinkat(&self.fd, &*draft, AtFlags::empty());
         }

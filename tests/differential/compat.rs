@@ -6,7 +6,7 @@ use crate::support::{check, open, test_data};
 
 #[test]
 fn archives_of_old_releases_equal_their_manifests() {
-    let Some(folder) = test_data().map(|folder| folder.join("compat")) else { return };
+    let Some(folder) = test_data("compat") else { return };
     let (mut archives, mut failures) = (0, Vec::new());
     for entry in std::fs::read_dir(&folder).unwrap() {
         let manifest = entry.unwrap().path();
@@ -28,7 +28,7 @@ fn archives_of_old_releases_equal_their_manifests() {
 
 #[test]
 fn unknown_features_are_refused_by_name() {
-    let Some(folder) = test_data().map(|folder| folder.join("compat")) else { return };
+    let Some(folder) = test_data("compat") else { return };
     let error = open(&folder.join("future-features.dwarfs"), Place::At { offset: 0, len: None }).unwrap_err();
     assert!(matches!(&error, Error::UnknownFeature { name } if !name.is_empty()), "{error:?}");
 }

@@ -23,7 +23,7 @@ fn place_of(name: &str) -> Place {
 
 #[test]
 fn archives_of_upstream_equal_their_manifests() {
-    let Some(folder) = test_data().map(|folder| folder.join("made")) else { return };
+    let Some(folder) = test_data("made") else { return };
     let index = std::fs::read_to_string(folder.join("INDEX.tsv")).unwrap();
     let (mut archives, mut entries, mut failures) = (0, 0, Vec::new());
     for file in index.lines().filter_map(|line| line.split('\t').next()) {
@@ -49,7 +49,7 @@ fn archives_of_upstream_equal_their_manifests() {
 
 #[test]
 fn archives_are_found_behind_any_prefix() {
-    let Some(folder) = test_data().map(|folder| folder.join("made")) else { return };
+    let Some(folder) = test_data("made") else { return };
     for name in ["embedded-tail.bin", "header-elf.dwarfs", "pack-all.dwarfs", "noindex.dwarfs"] {
         let manifest = folder.join(name).with_extension("jsonl");
         let result = check(&folder.join(name), Place::Auto, &manifest);
@@ -60,7 +60,7 @@ fn archives_are_found_behind_any_prefix() {
 
 #[test]
 fn whole_archives_verify() {
-    let Some(folder) = test_data().map(|folder| folder.join("made")) else { return };
+    let Some(folder) = test_data("made") else { return };
     for name in ["level7", "noindex", "header-elf", "sparse"] {
         let layer =
             crate::support::open(&folder.join(name).with_extension("dwarfs"), place_of(name)).unwrap();

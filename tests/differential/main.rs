@@ -2,7 +2,7 @@
 //! upstream's tools.
 //!
 //! The tools are looked for in `$FIM_JUDGES`, then on `PATH`. Where one is missing the test says so and passes,
-//! unless `FIM_TEST_REQUIRE` is set.
+//! unless `FIM_JUDGES` is set: no package has them, so the test command cannot install them.
 
 #![expect(
     clippy::unwrap_used,

@@ -32,16 +32,18 @@ const HASHED: u64 = 64 << 20;
 /// Before this format files of equal content shared an inode number; ours tells them apart.
 const FIRST_MINOR_WITH_ENTRIES: u8 = 3;
 
-/// Finds the shared test data, or says that it is missing (which fails where everything is required).
-pub(crate) fn test_data() -> Option<PathBuf> {
+/// Finds a folder of the test data, or says that it is missing. The folder `made` is part of the project; the larger
+/// ones are looked for in `$FIM_TEST_DATA`, which must have them where it is set, and in shared data beside or above.
+pub(crate) fn test_data(name: &str) -> Option<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let candidates = env::var_os("FIM_TEST_DATA").map(PathBuf::from).into_iter().chain(
+    let named = env::var_os("FIM_TEST_DATA").map(PathBuf::from);
+    let candidates = named.iter().cloned().chain([here.join("tests/data")]).chain(
         here.ancestors().flat_map(|folder| [folder.join("shared/data"), folder.join("../shared/data")]),
     );
-    let found = candidates.map(|folder| folder.join("dwarfs")).find(|folder| folder.is_dir());
+    let found = candidates.map(|folder| folder.join("dwarfs").join(name)).find(|folder| folder.is_dir());
     if found.is_none() {
-        assert!(env::var_os("FIM_TEST_REQUIRE").is_none(), "FIM_TEST_DATA is required and not there");
-        eprintln!("skipped: no test data (set FIM_TEST_DATA)");
+        assert!(named.is_none(), "FIM_TEST_DATA has no dwarfs/{name}");
+        eprintln!("skipped: no test data dwarfs/{name} (set FIM_TEST_DATA)");
     }
     found
 }

@@ -149,6 +149,19 @@ fn regression_a_copied_up_symlink_is_listed_with_the_number_it_has() {
 }
 
 #[test]
+fn regression_what_a_commit_turned_into_a_layer_is_listed_with_the_number_it_has() {
+    let ops = [
+        Op::Mkdir(path("a"), 0o755),
+        Op::Hold(0, path("a")),
+        Op::Commit,
+        Op::Check,
+        Op::Release(0),
+        Op::Check,
+    ];
+    run(&[dir([])], &ops);
+}
+
+#[test]
 fn whiteouts_are_made_where_a_layer_has_the_name_and_nowhere_else() {
     let fixture = Fixture::new(&dir([("old", file(b"")), ("d", dir([("e", file(b""))]))]));
     fixture.create(ROOT, "", "new", 0o644);

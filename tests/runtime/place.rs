@@ -48,7 +48,18 @@ impl Place {
     /// Runs a command; arguments are divided by spaces.
     pub fn run(&self, line: &str) -> Done {
         let mut words = line.split(' ');
-        Done::of(self.command(words.next().unwrap()).args(words).output().unwrap())
+        let mut command = self.command(words.next().unwrap());
+        command.args(words);
+        loop {
+            match command.output() {
+                // A program that this process has just written: the child of another test holds a copy of the
+                // descriptor until it executes something.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now()
+                }
+                output => return Done::of(output.unwrap()),
+            }
+        }
     }
 
     /// Runs a command that must succeed without a word on stderr, and returns what it printed.

@@ -28,10 +28,11 @@ pub const PLAIN_UID: u32 = 47_114;
 pub const HOME: &str = "/home/tester";
 
 /// Programs of the small root, all of them busybox.
-const APPLETS: [&str; 37] = [
-    "sh", "cat", "chown", "cp", "dd", "echo", "env", "false", "cut", "grep", "head", "hostname", "id",
-    "kill", "ln", "ls", "mkdir", "mknod", "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq",
-    "setsid", "sleep", "stat", "stty", "sync", "test", "touch", "true", "tty", "usleep", "printenv",
+const APPLETS: [&str; 44] = [
+    "chmod", "find", "md5sum", "mkfifo", "sort", "tail", "truncate", "sh", "cat", "chown", "cp", "dd",
+    "echo", "env", "false", "cut", "grep", "head", "hostname", "id", "kill", "ln", "ls", "mkdir", "mknod",
+    "mount", "mv", "nslookup", "ps", "pwd", "readlink", "rm", "seq", "setsid", "sleep", "stat", "stty",
+    "sync", "test", "touch", "true", "tty", "usleep", "printenv",
 ];
 
 /// Who runs an image.
@@ -60,8 +61,17 @@ fn is_root() -> bool {
 
 /// Runs a test for each kind of user.
 pub fn for_each_user(test: impl Fn(&World)) {
+    for_each_world(World::new, test);
+}
+
+/// Runs a test for each kind of user, who has an image of his own that holds its root.
+pub fn for_each_owner(test: impl Fn(&World)) {
+    for_each_world(World::with_image, test);
+}
+
+fn for_each_world(make: impl Fn(Who) -> Option<World>, test: impl Fn(&World)) {
     for who in [Who::Myself, Who::Plain] {
-        if let Some(world) = World::new(who) {
+        if let Some(world) = make(who) {
             println!("as {who:?}");
             test(&world);
             world.assert_nothing_left();
@@ -89,6 +99,7 @@ static IMAGE: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
 pub struct World {
     pub who: Who,
     pub folder: TempDir,
+    image: PathBuf,
 }
 
 impl World {
@@ -110,7 +121,7 @@ impl World {
         }
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-        let world = Self { who, folder };
+        let world = Self { who, folder, image: IMAGE.1.clone() };
         world.make_root();
         if who == Who::Plain {
             let made = Command::new("mknod")
@@ -131,8 +142,42 @@ impl World {
         Some(world)
     }
 
+    /// Makes it with an image that belongs to its user and holds the root, with a place for everything that a run
+    /// mounts.
+    pub fn with_image(who: Who) -> Option<Self> {
+        let mut world = Self::new(who)?;
+        for folder in ["tmp", &HOME[1..]] {
+            fs::create_dir_all(world.root().join(folder)).unwrap();
+        }
+        for file in ["etc/hosts", "etc/resolv.conf", "etc/known"] {
+            fs::write(world.root().join(file), "known\n").unwrap();
+        }
+        let image = world.path("own/app.flatimage");
+        let made = Command::new(env!("CARGO_BIN_EXE_fim"))
+            .args(["create", "--no-tools", "--from"])
+            .arg(world.root())
+            .arg("-o")
+            .arg(&image)
+            .env("FIM_DIR_GLOBAL", world.path("own/global"))
+            .output();
+        said(made.unwrap());
+        fs::remove_dir_all(world.root()).unwrap();
+        for path in ["data/layers", "own/app.flatimage"] {
+            if who == Who::Plain {
+                own_all(&world.path(path));
+            }
+        }
+        world.image = image;
+        Some(world)
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The image file.
+    pub fn image(&self) -> &Path {
+        &self.image
     }
 
     /// The layer that is the root of the image; it belongs to whoever made the image.
@@ -166,7 +211,7 @@ impl World {
         let mut command = match self.who {
             Who::Myself => {
                 let mut command = Command::new("env");
-                command.arg(OPEN_SIGNALS).arg(&IMAGE.1);
+                command.arg(OPEN_SIGNALS).arg(&self.image);
                 command
             }
             Who::Plain => {
@@ -177,7 +222,7 @@ impl World {
                     .arg(self.path("fuse"))
                     .args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"])
                     .args(["env", OPEN_SIGNALS])
-                    .arg(&IMAGE.1);
+                    .arg(&self.image);
                 command
             }
         };

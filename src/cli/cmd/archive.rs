@@ -4,10 +4,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use super::making;
+use super::making::{self, Compression};
 use crate::{
     cli::{Failure, Outcome},
-    runtime::{create::Report, layer},
+    runtime::{create::Report, host::Host, layer},
 };
 
 /// Makes archives.
@@ -33,6 +33,9 @@ pub struct MakeArgs {
     directory: PathBuf,
     /// The archive.
     file: PathBuf,
+    /// How hard to compress.
+    #[command(flatten)]
+    compression: Compression,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -52,7 +55,8 @@ pub fn run(args: &ArchiveArgs, report: &dyn Report) -> Outcome {
 
 /// Archives a directory and says what was made.
 pub(super) fn create(args: &MakeArgs, report: &dyn Report) -> Result<(), Failure> {
-    let (options, _) = making::options()?;
+    let (options, _) = args.compression.options(&Host::read()?)?;
     let made = layer::create(&args.directory, &args.file, &options, report)?;
+    report.done();
     making::tell(&args.file, made.summary.bytes_out, &made.summary, made.time, args.json)
 }

@@ -7,10 +7,13 @@ use std::{
 
 use clap::Args;
 
-use super::making;
+use super::making::{self, Compression};
 use crate::{
     cli::Outcome,
-    runtime::create::{self, CreatePlan, From, Report},
+    runtime::{
+        create::{self, CreatePlan, From, Report},
+        host::Host,
+    },
 };
 
 /// Makes an image: one executable file with a root file system in it.
@@ -40,6 +43,9 @@ pub struct CreateArgs {
     /// Makes the image without bubblewrap, bash and busybox of its own.
     #[arg(long)]
     no_tools: bool,
+    /// How hard to compress.
+    #[command(flatten)]
+    compression: Compression,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -51,7 +57,7 @@ pub struct CreateArgs {
 ///
 /// The source cannot be read, or the image not be written; nothing is there under its name then.
 pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
-    let (options, created) = making::options()?;
+    let (options, created) = args.compression.options(&Host::read()?)?;
     let from = From::parse(&args.from, args.include.clone(), args.mirror.clone())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&from));
     let tool_roots = if args.no_tools {
@@ -61,6 +67,7 @@ pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
     };
     let plan = CreatePlan { from, output, options, tool_roots, created };
     let made = create::create(&plan, report)?;
+    report.done();
     making::tell(&plan.output, made.length, &made.summary, made.time, args.json)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,24 +1,26 @@
 //! `fim-layer`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{archive, archive::MakeArgs, making, settings};
+use super::{
+    archive,
+    archive::MakeArgs,
+    making::{self, Compression},
+    settings,
+};
 use crate::{
     cli::{Failure, Outcome},
     dwarfs::write::Phase,
     image::ImageFile,
     runtime::{
-        commit::{self, Target},
+        commit::{self, CommitError, Committed, Target},
         create::Report,
         diff::Change,
         host::Host,
         layer,
-        site::Site,
+        site::{self, Site},
     },
 };
 
@@ -58,6 +60,9 @@ pub enum LayerAction {
         /// A word about it.
         #[arg(short, long, default_value = "")]
         message: String,
+        /// How hard to compress.
+        #[command(flatten)]
+        compression: Compression,
         /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
@@ -96,29 +101,43 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
     match &args.action {
         LayerAction::Create(make) => archive::create(make, report)?,
         LayerAction::Add { file, message } => {
-            let (_, created) = making::options()?;
-            report.step("adding the layer");
+            let created = making::created()?;
             let mut before = 0;
             layer::add(&args.image, file, message, created, &mut |done, total| {
                 if done < before || before == 0 {
                     report.begin(Phase::Compress, 0, total);
+                    report.step("adding the layer");
                     before = 0;
                 }
                 report.bytes_in(done.saturating_sub(before));
                 before = done;
             })?;
         }
-        LayerAction::Commit { target, path, message, json } => {
+        LayerAction::Commit { target, path, message, compression, json } => {
             let target = match (target, path) {
                 (CommitTarget::Binary, None) => Target::Image,
                 (CommitTarget::Layer, None) => Target::Layers,
                 (CommitTarget::File, Some(path)) => Target::File(path.clone()),
                 _ => return Err(Failure::new("cannot commit: only the target file takes a path")),
             };
-            commit_changes(&args.image, &target, message, *json, report)?;
+            let host = Host::read()?;
+            let (options, _) = compression.options(&host)?;
+            commit::check_target(&args.image, &target)?;
+            commit::become_able(host.ids.uid)?;
+            let site = Site::find(&host, &args.image)?;
+            let committed = commit::commit(&site, &target, message, &options, report).map_err(failed)?;
+            report.done();
+            match committed {
+                None => settings::line("nothing has changed")?,
+                Some(Committed { made, file, length, .. }) => {
+                    making::tell(&file, length, &made.summary, made.time, *json)?;
+                }
+            }
         }
         LayerAction::Diff { json } => {
-            let changes = commit::diff(&Site::find(&Host::read()?, &args.image)?)?;
+            let host = Host::read()?;
+            commit::become_able(host.ids.uid)?;
+            let changes = commit::diff(&Site::find(&host, &args.image)?)?;
             if *json {
                 let entries: Vec<_> = changes.iter().map(as_json).collect();
                 settings::json(&entries)?;
@@ -127,7 +146,8 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
             }
         }
         LayerAction::List { json } => {
-            let layers = layer::list(&ImageFile::open(&args.image)?);
+            let image = ImageFile::open(&args.image)?;
+            let layers = layer::list(&image, &site::layers_above(&Host::read()?, &image)?)?;
             if *json {
                 settings::json(&layers)?;
             } else {
@@ -140,27 +160,12 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn commit_changes(
-    image: &Path,
-    target: &Target,
-    message: &str,
-    json: bool,
-    report: &dyn Report,
-) -> Result<(), Failure> {
-    let (options, _) = making::options()?;
-    let host = Host::read()?;
-    commit::become_able(host.ids.uid)?;
-    let site = Site::find(&host, image)?;
-    match commit::commit(&site, target, message, &options, report) {
-        Ok(None) => settings::line("nothing has changed"),
-        Ok(Some(done)) => making::tell(&done.file, done.length, &done.made.summary, done.made.time, json),
-        Err(error) => {
-            let cure = error.cure();
-            let failure = Failure::from(error);
-            Err(cure.map_or(Failure::new(failure.to_string()), |cure| {
-                Failure::new(failure.to_string()).cure(cure)
-            }))
-        }
+fn failed(error: CommitError) -> Failure {
+    let cure = error.cure();
+    let failure = Failure::from(error);
+    match cure {
+        Some(cure) => failure.cure(cure),
+        None => failure,
     }
 }
 

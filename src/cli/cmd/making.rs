@@ -5,31 +5,59 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use clap::Args;
 use serde_json::json;
 
 use super::settings;
 use crate::{
     cli::Failure,
-    dwarfs::write::{Summary, Timestamp, WriteOptions},
+    dwarfs::write::{Level, Summary, Timestamp, WriteOptions},
+    runtime::host::Host,
 };
 
 /// The variable that replaces the clock, so that two makings give the same bytes.
 const EPOCH_VARIABLE: &str = "SOURCE_DATE_EPOCH";
 
-/// How archives are made, and the time of making in seconds since the epoch.
-pub(super) fn options() -> Result<(WriteOptions, u64), Failure> {
-    let fixed = match std::env::var(EPOCH_VARIABLE) {
-        Ok(text) => Some(text.parse::<u32>().map_err(|_| {
-            Failure::new(format!("cannot read {EPOCH_VARIABLE}={text:?}: expected seconds since the epoch"))
-        })?),
-        Err(_) => None,
-    };
-    let created = fixed.map_or_else(
+/// How hard to compress.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Compression {
+    /// How hard to compress, from 0 (stored) to 9 (smallest) [default: FIM_COMPRESSION_LEVEL, else 5, which packs a
+    /// minimal Debian root in seconds; 7 takes ten times as long for a tenth less].
+    #[arg(short, long, value_name = "0..9", value_parser = clap::value_parser!(u8).range(..=i64::from(Level::MOST)))]
+    level: Option<u8>,
+}
+
+impl Compression {
+    /// How archives are made, and the time of making in seconds since the epoch.
+    pub(super) fn options(self, host: &Host) -> Result<(WriteOptions, u64), Failure> {
+        let asked = self.level.or(host.choices.compression_level);
+        let level = asked.and_then(Level::new).unwrap_or_default();
+        let fixed = fixed_clock()?;
+        let created = now(fixed);
+        let latest_time = fixed.map(|seconds| Timestamp { seconds: i64::from(seconds), nanos: 0 });
+        let options = WriteOptions { created: Some(created), latest_time, ..WriteOptions::at_level(level) };
+        Ok((options, created))
+    }
+}
+
+/// The time of making in seconds since the epoch.
+pub(super) fn created() -> Result<u64, Failure> {
+    Ok(now(fixed_clock()?))
+}
+
+fn fixed_clock() -> Result<Option<u32>, Failure> {
+    let Ok(text) = std::env::var(EPOCH_VARIABLE) else { return Ok(None) };
+    let seconds = text.parse().map_err(|_| {
+        Failure::new(format!("cannot read {EPOCH_VARIABLE}={text:?}: expected seconds since the epoch"))
+    })?;
+    Ok(Some(seconds))
+}
+
+fn now(fixed: Option<u32>) -> u64 {
+    fixed.map_or_else(
         || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
         u64::from,
-    );
-    let latest_time = fixed.map(|seconds| Timestamp { seconds: i64::from(seconds), nanos: 0 });
-    Ok((WriteOptions { created: Some(created), latest_time, ..WriteOptions::default() }, created))
+    )
 }
 
 /// Says what was made.

@@ -42,7 +42,7 @@ use compress::Compressor;
 pub use dir_source::DirSource;
 pub use error::{PathText, TarProblem, WriteError};
 pub use object::{Content, Device, FileContent, Object, Timestamp};
-pub use options::{Codec, History, Order, Packing, Times, WriteOptions};
+pub use options::{Codec, History, Level, Order, Packing, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use source::{Contents, Source};

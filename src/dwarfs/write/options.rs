@@ -84,18 +84,63 @@ pub struct WriteOptions {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self {
-            block_size_bits: 24,
-            data: Codec::Zstd { level: 11 },
-            metadata: Codec::Zstd { level: 11 },
-            times: Times::default(),
-            order: Order::default(),
-            packing: Packing::default(),
-            threads: crate::sync::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            created: None,
-            latest_time: None,
-            history: Some(History::default()),
-        }
+        Self::at_level(Level::default())
+    }
+}
+
+/// How hard to compress: 0 (not at all) to 9 (as small as can be), with the meaning that mkdwarfs gives to its levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(u8);
+
+/// What a level stands for.
+struct Meaning {
+    block_size_bits: u8,
+    /// Level of zstd for file data; 0: not compressed.
+    data: i32,
+    /// The same for the metadata.
+    metadata: i32,
+}
+
+const fn meaning(block_size_bits: u8, data: i32, metadata: i32) -> Meaning {
+    Meaning { block_size_bits, data, metadata }
+}
+
+/// What each level stands for. Block sizes and what is compressed at all are those of mkdwarfs; where that has other
+/// codecs there is a zstd of about their speed.
+const LEVELS: [Meaning; 10] = [
+    meaning(20, 0, 0),
+    meaning(20, 1, 0),
+    meaning(20, 3, 0),
+    meaning(21, 5, 0),
+    meaning(22, 7, 0),
+    meaning(23, 9, 0),
+    meaning(24, 12, 0),
+    meaning(24, 17, 17),
+    meaning(24, 19, 19),
+    meaning(26, 22, 22),
+];
+
+impl Level {
+    /// The highest level.
+    pub const MOST: u8 = 9;
+
+    /// A level by its number, `None` above [`MOST`](Self::MOST).
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number <= Self::MOST { Some(Self(number)) } else { None }
+    }
+
+    fn meaning(self) -> &'static Meaning {
+        let [lowest, ..] = &LEVELS;
+        LEVELS.get(usize::from(self.0)).unwrap_or(lowest)
+    }
+}
+
+impl Default for Level {
+    /// The last one before more time stops paying. A minimal Debian root (156 MiB) on two busy cores: level 1 makes 57 MiB
+    /// in 1.3 s, 3 48 MiB in 2.3 s, 5 43 MiB in 3.3 s, 6 42 MiB in 7.8 s, 7 39 MiB in 32 s, 8 38 MiB in 62 s.
+    fn default() -> Self {
+        Self(5)
     }
 }
 
@@ -105,6 +150,25 @@ const BLOCK_SIZE_BITS: std::ops::RangeInclusive<u8> = 10..=30;
 const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 1..=22;
 
 impl WriteOptions {
+    /// The options that a level stands for.
+    #[must_use]
+    pub fn at_level(level: Level) -> Self {
+        let codec = |level| if level == 0 { Codec::None } else { Codec::Zstd { level } };
+        let meaning = level.meaning();
+        Self {
+            block_size_bits: meaning.block_size_bits,
+            data: codec(meaning.data),
+            metadata: codec(meaning.metadata),
+            times: Times::default(),
+            order: Order::default(),
+            packing: Packing::default(),
+            threads: crate::sync::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            created: None,
+            latest_time: None,
+            history: Some(History::default()),
+        }
+    }
+
     /// Block size in bytes.
     #[must_use]
     pub fn block_size(&self) -> u32 {
@@ -132,5 +196,26 @@ impl WriteOptions {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_stand_for_block_sizes_and_codecs() {
+        let mib = [1, 1, 1, 2, 4, 8, 16, 16, 16, 64];
+        let data = [0, 1, 3, 5, 7, 9, 12, 17, 19, 22];
+        for (number, (mib, level)) in (0..).zip(mib.into_iter().zip(data)) {
+            let options = WriteOptions::at_level(Level::new(number).unwrap());
+            options.check().unwrap();
+            assert_eq!(options.block_size(), mib << 20, "level {number}");
+            let codec = if level == 0 { Codec::None } else { Codec::Zstd { level } };
+            assert_eq!(options.data, codec, "level {number}");
+            let metadata = if number < 7 { Codec::None } else { codec };
+            assert_eq!(options.metadata, metadata, "level {number}");
+        }
+        assert_eq!(Level::new(10), None);
     }
 }

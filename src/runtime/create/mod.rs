@@ -65,6 +65,8 @@ pub trait Report: Progress {
     fn step(&self, text: &str);
     /// Something is not as it should be, and the work goes on.
     fn warn(&self, text: &str);
+    /// Everything is done; the result is about to be told.
+    fn done(&self);
 }
 
 /// An image that was made.

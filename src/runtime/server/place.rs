@@ -126,6 +126,15 @@ impl Locked {
         Listener::bind(self.directory.as_fd(), SOCKET, LIMIT)
     }
 
+    /// Goes without having started a server: the directory was made for the lock only.
+    ///
+    /// # Errors
+    ///
+    /// What the host said to removing it.
+    pub fn leave(self) -> io::Result<()> {
+        self.remove()
+    }
+
     /// Removes the directory; whoever waits for its lock makes a new one.
     pub(super) fn remove(&self) -> io::Result<()> {
         self.servers.remove(&self.name)

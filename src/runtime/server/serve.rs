@@ -65,7 +65,7 @@ impl fmt::Debug for Duty<'_> {
 }
 
 /// Serves until the last lease has closed. Never returns: it runs in a process of its own.
-pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: &Duty<'_>) -> ! {
+pub(super) fn serve(place: &Place, locked: Locked, mut first: Channel, duty: &Duty<'_>) -> ! {
     // A panic is told to the front like any other failure, and must not run on in its copy of the front's stack.
     let started = panic::catch_unwind(AssertUnwindSafe(|| start(place, &locked, &first, duty)))
         .unwrap_or_else(|panic| Err(format!("cannot open the stack: internal error: {}", words_of(&*panic))));
@@ -82,8 +82,10 @@ pub(super) fn serve(place: &Place, locked: Locked, first: Channel, duty: &Duty<'
         }
         Err(error) => {
             tracing::error!(error = %error, "cannot start");
-            // A front that is gone needs no answer.
+            // A front that is gone needs no answer. One that is there hangs up when it has heard it: hanging up on what
+            // it has said meanwhile would take the answer away again.
             let _ = first.send(&FromServer::encode_refusal(&error), &[]);
+            while let Ok(Some(_)) = first.receive_waiting() {}
             1
         }
     };
