@@ -304,12 +304,6 @@ pub fn id() -> i32 {
     unistd::getpid().as_raw()
 }
 
-/// Number of the parent of the calling process; 0 where it lives in an outer pid namespace.
-#[must_use]
-pub fn parent_id() -> i32 {
-    unistd::getppid().as_raw()
-}
-
 /// Ends the calling process at once, without running anybody's clean-up: for the child side of a fork.
 pub fn end(status: u8) -> ! {
     // SAFETY: _exit(2) has no conditions.

@@ -14,6 +14,7 @@ mod archive;
 mod blocks;
 mod cache;
 mod chunks;
+mod classes;
 mod codec;
 mod index;
 mod links;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::{error::WriteError, progress::Progress};
 use crate::dwarfs::{
-    format::section::{Compression, HEADER_LEN, SectionHeader, SectionKind},
+    format::section::{Compression, HEADER_LEN, IndexEntry, SectionHeader, SectionKind, encode_index},
     limits,
 };
 
@@ -19,13 +19,9 @@ pub(super) struct Sealed<'a> {
 pub(super) struct ArchiveWriter<'a> {
     output: &'a mut dyn Write,
     progress: &'a dyn Progress,
-    /// Kind and offset of each section.
-    index: Vec<u64>,
+    index: Vec<IndexEntry>,
     written: u64,
 }
-
-/// Where the kind stands in an entry of the index; below it is the offset.
-const KIND_SHIFT: u32 = 48;
 
 impl<'a> ArchiveWriter<'a> {
     pub(super) fn new(output: &'a mut dyn Write, progress: &'a dyn Progress) -> Self {
@@ -42,7 +38,7 @@ impl<'a> ArchiveWriter<'a> {
 
     /// Writes a section that bears the next number.
     pub(super) fn write(&mut self, section: &Sealed<'_>) -> Result<(), WriteError> {
-        self.index.push(u64::from(section.header.kind.raw()) << KIND_SHIFT | self.written);
+        self.index.push(IndexEntry { kind: section.header.kind, offset: self.written });
         self.output.write_all(&section.header.encode()).map_err(WriteError::Output)?;
         self.output.write_all(section.payload).map_err(WriteError::Output)?;
         let len = HEADER_LEN as u64 + section.payload.len() as u64;
@@ -54,9 +50,8 @@ impl<'a> ArchiveWriter<'a> {
     /// Writes the index, which names itself last, and returns the length of the archive.
     pub(super) fn finish(mut self) -> Result<u64, WriteError> {
         let number = self.next_number()?;
-        let own = u64::from(SectionKind::Index.raw()) << KIND_SHIFT | self.written;
-        let payload: Vec<u8> =
-            self.index.iter().chain([&own]).flat_map(|entry| entry.to_le_bytes()).collect();
+        let own = IndexEntry { kind: SectionKind::Index, offset: self.written };
+        let payload = encode_index(&[self.index.as_slice(), &[own]].concat());
         let header = SectionHeader::seal(number, SectionKind::Index, Compression::None, &payload);
         self.write(&Sealed { header, payload: &payload })?;
         self.output.flush().map_err(WriteError::Output)?;

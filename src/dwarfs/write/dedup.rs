@@ -9,9 +9,10 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     error::WriteError,
+    object::Object,
     progress::{Phase, Progress},
     read::{Files, read_stable},
-    tree::{Object, ObjectId, Tree},
+    tree::{ObjectId, Tree},
 };
 use crate::sync::{
     atomic::{AtomicUsize, Ordering},

@@ -16,9 +16,10 @@ use std::{
 
 use super::{
     error::WriteError,
+    object::{Content, Device, FileContent, Object, Timestamp},
     progress::Progress,
     source::{Contents, Source},
-    tree::{Content, Device, EntryId, FileContent, Object, ObjectId, Timestamp, Tree},
+    tree::{EntryId, ObjectId, Tree},
     xattrs,
 };
 use crate::{

@@ -18,6 +18,7 @@ mod compress;
 mod dedup;
 mod dir_source;
 mod error;
+mod object;
 mod options;
 mod order;
 mod progress;
@@ -40,12 +41,13 @@ use compress::Compressor;
 
 pub use dir_source::DirSource;
 pub use error::{PathText, TarProblem, WriteError};
+pub use object::{Content, Device, FileContent, Object, Timestamp};
 pub use options::{Codec, History, Level, Order, Packing, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use source::{Contents, Source};
 pub use tar_source::{TarLimits, TarSource};
-pub use tree::{Content, Device, EntryId, FileContent, Object, ObjectId, Timestamp, Tree};
+pub use tree::{EntryId, ObjectId, Tree};
 
 use super::{
     format::{

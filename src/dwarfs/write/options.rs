@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::{error::WriteError, tree::Timestamp};
+use super::{error::WriteError, object::Timestamp};
 
 /// How sections are compressed. What does not get smaller is stored in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

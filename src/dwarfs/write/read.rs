@@ -4,8 +4,9 @@ use std::io;
 
 use super::{
     error::WriteError,
+    object::Object,
     source::{Contents, Source},
-    tree::{Object, ObjectId, Tree},
+    tree::{ObjectId, Tree},
 };
 
 /// The files of a tree: those of its source, and the side car, which is made here.

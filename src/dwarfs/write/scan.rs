@@ -4,10 +4,11 @@ use std::io;
 
 use super::{
     error::WriteError,
+    object::{Content, FileContent, Object},
     progress::{Phase, Progress},
     read::{Files, read_stable},
     source::Source,
-    tree::{Content, EntryId, FileContent, Object, ObjectId, Tree},
+    tree::{EntryId, ObjectId, Tree},
     xattrs,
 };
 use crate::dwarfs::{

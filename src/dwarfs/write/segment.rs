@@ -9,10 +9,11 @@ use super::{
     compress::BlockSink,
     dedup::Group,
     error::WriteError,
+    object::Object,
     progress::Progress,
     read::{Files, read_stable},
     source::Contents,
-    tree::{Object, ObjectId, Tree},
+    tree::{ObjectId, Tree},
 };
 
 /// A piece of a file.

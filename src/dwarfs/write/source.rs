@@ -2,11 +2,7 @@
 
 use std::io;
 
-use super::{
-    error::WriteError,
-    progress::Progress,
-    tree::{Object, Tree},
-};
+use super::{error::WriteError, object::Object, progress::Progress, tree::Tree};
 
 /// A tree of files that can be listed once and whose files can be read, from several threads at a time.
 pub trait Source: Sync {

@@ -4,7 +4,7 @@
 //! in their `user.` form, whoever wrote them, so that an unprivileged run understands them. What an unprivileged
 //! host could not store as such (owners, devices) is turned back from its attribute into the thing itself.
 
-use super::tree::{Content, Device, Object};
+use super::object::{Content, Device, Object};
 use crate::dwarfs::format::sidecar::Xattrs;
 
 /// Marks of fim's own that a layer needs: everything else below [`PRIVATE`] concerns one upper directory only.
@@ -134,7 +134,7 @@ fn plain_capability(value: Vec<u8>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dwarfs::write::tree::FileContent;
+    use crate::dwarfs::write::object::FileContent;
 
     fn file() -> Object {
         Object::new(Content::File(FileContent::default()), 0o644)

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     instance::InstanceId,
     sys::{
-        errno::Errno,
         namespace::Namespaces,
         process::{self, Pidfd, Side},
         scm::Channel,
@@ -79,9 +78,8 @@ fn nobody_listens(error: &io::Error) -> bool {
 fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError> {
     match channel.send(&ToServer::Hello(pid).encode(), &[]) {
         Ok(()) => {}
-        Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::EPIPE as i32) => {
-            return Ok(None);
-        }
+        // It has ended; why it could not start is still there to be read.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(source) => return Err(ServerError::Step { step: "speak with the file server", source }),
     }
     let frame = channel.receive_waiting().map_err(ServerError::step("hear the file server"))?;

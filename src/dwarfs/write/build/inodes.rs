@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use crate::dwarfs::write::{
+    object::Content,
     segment::{Segmented, members},
-    tree::{Content, EntryId, ObjectId, Tree},
+    tree::{EntryId, ObjectId, Tree},
 };
 
 /// Objects and entries by their numbers in the archive.

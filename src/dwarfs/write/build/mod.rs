@@ -20,9 +20,10 @@ use tables::{Directories, InodeRows, Map, Owners, Strings, Table, TimeBase};
 
 use super::{
     error::WriteError,
+    object::Content,
     options::{Packing, Times, WriteOptions},
     segment::Segmented,
-    tree::{Content, Tree},
+    tree::Tree,
 };
 use crate::dwarfs::format::{
     freeze::{Frozen, List, Value, freeze},

@@ -10,8 +10,9 @@ use crate::dwarfs::{
     },
     write::{
         error::WriteError,
+        object::{Content, Object, Timestamp},
         options::{Times, WriteOptions},
-        tree::{Content, EntryId, Object, ObjectId, Timestamp, Tree},
+        tree::{EntryId, ObjectId, Tree},
     },
 };
 

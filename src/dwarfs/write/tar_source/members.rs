@@ -12,7 +12,7 @@ use crate::dwarfs::{
     limits,
     write::{
         error::{TarProblem, WriteError},
-        tree::{Content, Device, FileContent, Object, Timestamp},
+        object::{Content, Device, FileContent, Object, Timestamp},
         xattrs,
     },
 };

@@ -27,9 +27,10 @@ use tree_builder::TreeBuilder;
 
 use super::{
     error::{PathText, TarProblem, WriteError},
+    object::Object,
     progress::Progress,
     source::{Contents, Source},
-    tree::{Object, Tree},
+    tree::Tree,
 };
 
 /// How much of the host a tar file may take.

@@ -2,7 +2,7 @@
 //!
 //! A record is `length SP key = value LF`, its length in decimal counting all of itself; values are any bytes.
 
-use crate::dwarfs::write::{error::TarProblem, tree::Timestamp};
+use crate::dwarfs::write::{error::TarProblem, object::Timestamp};
 
 /// What extended headers say of the next member, or (a global one) of all that follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

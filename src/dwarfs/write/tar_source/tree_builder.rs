@@ -7,7 +7,8 @@ use crate::dwarfs::{
     format::sidecar::Xattrs,
     write::{
         error::{TarProblem, WriteError},
-        tree::{Content, EntryId, Object, ObjectId, Timestamp, Tree, is_valid_name},
+        object::{Content, Object, Timestamp},
+        tree::{EntryId, ObjectId, Tree, is_valid_name},
         xattrs,
     },
 };
