@@ -55,7 +55,7 @@ impl Place {
                 // A program that this process has just written: the child of another test holds a copy of the
                 // descriptor until it executes something.
                 Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
-                    std::thread::yield_now()
+                    std::thread::yield_now();
                 }
                 output => return Done::of(output.unwrap()),
             }
