@@ -35,9 +35,11 @@ need_toolchain() {
     command -v cc >/dev/null 2>&1 || die "cc not found: apt-get install gcc"
 }
 
-# timed WORDS... runs a command and prints how long it took.
+# timed WORDS... runs a command, prints how long it took, and returns its status.
 timed() {
     started=$(date +%s.%N)
-    "$@"
+    status=0
+    "$@" || status=$?
     printf '   (%s s)\n' "$(date +%s.%N | awk -v a="$started" '{ printf "%.1f", $1 - a }')"
+    return "$status"
 }
