@@ -45,22 +45,49 @@ pub(super) fn mmdebstrap(debian: &Debian, scratch: &Path, report: &dyn Report) -
         io::ErrorKind::NotFound => CreateError::NoMmdebstrap,
         _ => CreateError::Scratch { action: "start", path: "mmdebstrap".into(), source },
     })?;
-    let mut last_error = String::new();
+    let mut said = String::new();
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             if let Some(step) = line.strip_prefix("I: ") {
                 report.step(step);
-            } else if line.starts_with("E: ") || last_error.is_empty() {
-                last_error = line;
+            } else {
+                said = the_clearer(said, line);
             }
         }
     }
     let status = child.wait().map_err(failed("wait for mmdebstrap in"))?;
     if !status.success() {
-        let message = last_error.trim_start_matches("E: ").trim().to_owned();
+        let message = said.trim_start_matches("E: ").trim().to_owned();
         let message = if message.is_empty() { status.to_string() } else { message };
         return Err(CreateError::Mmdebstrap { suite: debian.suite.clone(), message });
     }
     Ok(tar)
+}
+
+/// Of two lines the one that says more of the cause: the first error, else the first line. What follows the first error
+/// only says what failed because of it.
+fn the_clearer(before: String, line: String) -> String {
+    let is_error = |text: &str| text.starts_with("E: ");
+    if before.is_empty() || (is_error(&line) && !is_error(&before)) { line } else { before }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_is_told() {
+        for (lines, expected) in [
+            (
+                &["W: old", "E: no route to the mirror", "E: mmdebstrap failed to run"][..],
+                "E: no route to the mirror",
+            ),
+            (&["", "warning", "other"], "warning"),
+            (&[], ""),
+        ] {
+            let said = lines.iter().fold(String::new(), |said, line| the_clearer(said, (*line).to_owned()));
+            assert_eq!(said, expected);
+        }
+    }
 }
