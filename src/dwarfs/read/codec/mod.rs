@@ -5,6 +5,8 @@
 
 mod brotli;
 mod flac;
+#[cfg(test)]
+mod real;
 mod ricepp;
 
 use std::cell::RefCell;
