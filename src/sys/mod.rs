@@ -1,6 +1,7 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
 pub mod beneath;
+pub mod block_memory;
 pub mod data;
 pub mod errno;
 pub mod fuse_dev;
