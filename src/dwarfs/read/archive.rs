@@ -252,7 +252,7 @@ impl Archive {
 
     /// Where the archive and its sections are.
     #[must_use]
-    pub const fn index(&self) -> &Index {
+    pub fn index(&self) -> &Index {
         self.blocks.index()
     }
 

@@ -15,7 +15,7 @@ mod lz4;
 mod lzma;
 mod zstd;
 
-use std::{fmt, io};
+use std::fmt;
 
 use crate::{
     dwarfs::{Error, format::section::Compression},
@@ -68,7 +68,7 @@ pub(super) struct Decoder {
 
 enum Kind {
     Zstd(zstd::Frame),
-    Lz4(Vec<u8>),
+    Lz4(Arc<Memory>),
     Stream(Box<dyn Stream>),
 }
 
@@ -92,19 +92,20 @@ impl Job {
     }
 
     /// Opens a payload to be decompressed step by step, and reserves the memory for what comes out.
-    pub(super) fn decoder(self, payload: Vec<u8>) -> Result<(Decoder, Arc<Memory>, Writer), Error> {
-        let payload_len = payload.len();
+    pub(super) fn decoder(self, payload: Arc<Memory>) -> Result<(Decoder, Arc<Memory>, Writer), Error> {
+        let bytes = payload.bytes(0..payload.published());
+        let payload_len = bytes.len();
         let (kind, len) = match self.codec {
             Compression::Zstd => {
                 let (frame, len) = zstd::Frame::open(self, payload)?;
                 (Kind::Zstd(frame), Some(len))
             }
             Compression::Lz4 | Compression::Lz4Hc => {
-                let len = lz4::claimed(self, &payload)?;
+                let len = lz4::claimed(self, bytes)?;
                 (Kind::Lz4(payload), Some(len))
             }
             _ => {
-                let stream = self.stream(payload)?;
+                let stream = self.stream(bytes.to_vec())?;
                 let len = stream.len();
                 (Kind::Stream(stream), len)
             }
@@ -113,7 +114,7 @@ impl Job {
             (payload_len as u64).saturating_mul(MOST_FROM_A_BYTE).saturating_add(STEP as u64)
         });
         let capacity = self.to_usize(most.min(self.limit))?;
-        let (memory, writer) = Memory::reserve(capacity).map_err(|error| self.no_memory(capacity, &error))?;
+        let (memory, writer) = Memory::reserve(capacity).map_err(|_| self.no_room(capacity as u64))?;
         Ok((Decoder { job: self, kind, len, payload: payload_len }, memory, writer))
     }
 
@@ -174,8 +175,9 @@ impl Job {
         Error::Decompress { section: self.section, codec: self.codec, reason: reason.to_string() }
     }
 
-    fn no_memory(self, len: usize, error: &io::Error) -> Error {
-        self.failed(&format_args!("no memory for {len} bytes: {error}"))
+    /// Memory for this many bytes cannot be had.
+    pub(super) fn no_room(self, len: u64) -> Error {
+        self.failed(&format_args!("no memory for {len} bytes"))
     }
 }
 
@@ -186,7 +188,7 @@ impl Decoder {
             Kind::Zstd(frame) => frame.advance(out)?,
             Kind::Lz4(payload) => {
                 let spare = out.spare();
-                lz4::decompress_into(self.job, payload, spare)?;
+                lz4::decompress_into(self.job, payload.bytes(0..payload.published()), spare)?;
                 let len = spare.len();
                 out.publish(len);
                 true
@@ -272,9 +274,16 @@ mod tests {
         ]
     }
 
+    fn in_memory(payload: &[u8]) -> Arc<Memory> {
+        let (memory, mut writer) = Memory::reserve(payload.len()).unwrap();
+        writer.spare().copy_from_slice(payload);
+        writer.publish(payload.len());
+        memory
+    }
+
     /// All that comes out step by step, and how many steps it took.
     fn in_steps(job: Job, payload: Vec<u8>) -> Result<(Vec<u8>, usize), Error> {
-        let (mut decoder, memory, mut writer) = job.decoder(payload)?;
+        let (mut decoder, memory, mut writer) = job.decoder(in_memory(&payload))?;
         let mut steps = 1;
         while decoder.advance(&mut writer)? == Step::More {
             steps += 1;
@@ -298,7 +307,7 @@ mod tests {
         for (codec, mut payload) in samples() {
             let keep = payload.len() / 4 * 3;
             payload[keep..].fill(0xa5);
-            let opened = job(codec, TEXT_LEN).decoder(payload);
+            let opened = job(codec, TEXT_LEN).decoder(in_memory(&payload));
             let Ok((mut decoder, memory, mut writer)) = opened else { continue };
             let error = loop {
                 match decoder.advance(&mut writer) {

@@ -5,8 +5,8 @@ use zstd_safe::{DCtx, DParameter, InBuffer, ResetDirective};
 use super::Job;
 use crate::{
     dwarfs::Error,
-    sync::{LazyLock, Mutex},
-    sys::block_memory::Writer,
+    sync::{Arc, LazyLock, Mutex},
+    sys::block_memory::{Memory, Writer},
 };
 
 /// A zstd block is at most 128 KiB and takes at least 4 bytes.
@@ -30,7 +30,7 @@ pub(super) fn shrink() {
 pub(super) struct Frame {
     job: Job,
     decoder: Option<DCtx<'static>>,
-    payload: Vec<u8>,
+    payload: Arc<Memory>,
     read: usize,
     /// How much input the decoder wants next: the rest of one block and the header of the one after it.
     wanted: usize,
@@ -38,8 +38,8 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Looks at the frame's head; returns the frame and its uncompressed length.
-    pub(super) fn open(job: Job, payload: Vec<u8>) -> Result<(Self, u64), Error> {
-        let len = claimed(job, &payload)?;
+    pub(super) fn open(job: Job, payload: Arc<Memory>) -> Result<(Self, u64), Error> {
+        let len = claimed(job, payload.bytes(0..payload.published()))?;
         let mut decoder = POOL.lock().pop().unwrap_or_default();
         let prepared = decoder
             .set_parameter(DParameter::StableOutBuffer(true))
@@ -51,7 +51,7 @@ impl Frame {
     /// Decodes one step; says whether the frame has ended.
     pub(super) fn advance(&mut self, out: &mut Writer) -> Result<bool, Error> {
         let Some(decoder) = &mut self.decoder else { return Ok(true) };
-        let rest = self.payload.get(self.read..).unwrap_or_default();
+        let rest = self.payload.bytes(self.read..self.payload.published());
         let step = rest.get(..self.wanted.clamp(1, rest.len().max(1))).unwrap_or_default();
         let mut input = InBuffer::around(step);
         let before = out.published();
@@ -59,7 +59,7 @@ impl Frame {
         let taken = input.pos();
         self.read += taken;
         match hint.map_err(|code| self.job.failed(zstd_safe::get_error_name(code)))? {
-            0 if self.read < self.payload.len() => Err(self.job.failed("something follows the frame")),
+            0 if self.read < self.payload.published() => Err(self.job.failed("something follows the frame")),
             0 => Ok(true),
             // Input is there and the decoder neither takes it nor writes: it has nowhere to write to.
             _ if taken == 0 && out.published() == before => {
@@ -74,7 +74,7 @@ impl Frame {
 
     /// Bytes of memory in use beside the output.
     pub(super) fn held(&self) -> usize {
-        self.payload.capacity() + self.decoder.as_ref().map_or(0, DCtx::sizeof)
+        self.payload.resident() + self.decoder.as_ref().map_or(0, DCtx::sizeof)
     }
 }
 
