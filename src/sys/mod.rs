@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod own_dir;
 pub mod process;
 pub mod pty;
+pub mod ram;
 pub mod ready;
 pub mod scan;
 pub mod scm;

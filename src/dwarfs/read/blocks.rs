@@ -21,6 +21,10 @@ use crate::{
     sys::block_memory::Memory,
 };
 
+/// A payload may be twice as long as the longest block, and this long in any case: codecs that cannot compress add
+/// a little, none of them adds as much.
+const LEAST_PAYLOAD_LIMIT: u64 = 64 << 10;
+
 /// The blocks of an archive.
 #[derive(Debug)]
 pub(super) struct Blocks {
@@ -159,6 +163,10 @@ impl Origin for Sections {
             return self.check_stored(block).map(|()| None);
         }
         let job = Job { section: block.section.number, codec: payload.compression, limit: self.max_len };
+        let limit = self.max_len.saturating_mul(2).saturating_add(LEAST_PAYLOAD_LIMIT);
+        if payload.len > limit {
+            return Err(Error::Limit { what: "length of a compressed block", found: payload.len, limit });
+        }
         let stamp = self.stamp(block)?;
         let len = usize::try_from(payload.len).map_err(|_| job.no_room(payload.len))?;
         let (memory, mut writer) = Memory::reserve(len).map_err(|_| job.no_room(payload.len))?;

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{BlockCache, Key, block::{Block, Origin}};
-use crate::sync::{Arc, Condvar, Mutex, Weak, thread};
+use crate::sync::{Arc, Condvar, Mutex, Weak, atomic::Ordering, thread};
 
 /// What was not used for this long is let go, and is kept at most twice as long.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
@@ -84,7 +84,11 @@ impl Workers {
         let mut state = self.state.lock();
         for job in jobs {
             match job {
-                Job::Finish(block) if state.finish.len() < MOST_WAITING => state.finish.push_back(block),
+                Job::Finish(block) if state.finish.len() >= MOST_WAITING => {
+                    block.uses.finishing.store(false, Ordering::Relaxed);
+                    continue;
+                }
+                Job::Finish(block) => state.finish.push_back(block),
                 Job::Ahead(named) if state.ahead.len() < MOST_WAITING => state.ahead.push_back(named),
                 Job::Warm(named) if state.warm.len() < MOST_WARM => state.warm.push_back(named),
                 _ => continue,
