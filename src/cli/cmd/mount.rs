@@ -307,8 +307,14 @@ mod tests {
 
     #[test]
     fn options_change_the_plan() {
-        let words =
-            ["-o", "dev,suid,fsname=name,write-through", "-o", "announce-opens,threads=3,cache=2M", "/usr", "/tmp"];
+        let words = [
+            "-o",
+            "dev,suid,fsname=name,write-through",
+            "-o",
+            "announce-opens,threads=3,cache=2M",
+            "/usr",
+            "/tmp",
+        ];
         let plan = planned(&words, 0).expect("a plan");
         assert!(plan.devices && plan.set_id);
         assert_eq!(plan.source, "name");

@@ -179,6 +179,10 @@ impl Origin for Sections {
         job.decoder(memory).map(|opened| Some(Opened::new(opened)))
     }
 
+    fn longest(&self) -> usize {
+        usize::try_from(self.max_len).unwrap_or(usize::MAX)
+    }
+
     fn left(&self, number: u32) -> Option<&AtomicU64> {
         self.block(number).ok().map(|block| &block.left)
     }

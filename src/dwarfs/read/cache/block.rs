@@ -30,6 +30,9 @@ pub(in crate::dwarfs::read) trait Origin: Send + Sync + fmt::Debug {
     /// into the page cache instead.
     fn open(&self, block: u32) -> Result<Option<Opened>, Error>;
 
+    /// Length of its longest block.
+    fn longest(&self) -> usize;
+
     /// Where the cache notes when it let go of a block: 0 for never, else by its own clock.
     fn left(&self, block: u32) -> Option<&AtomicU64>;
 }
@@ -226,9 +229,9 @@ impl Block {
         }
     }
 
-    /// What the block takes of the bound.
-    pub(super) fn charged(&self) -> usize {
-        self.charge.lock().unwrap_or_default()
+    /// What the block will take of the bound when all of it is there.
+    pub(super) fn weight(&self) -> usize {
+        self.memory.get().map_or_else(|| self.origin.longest(), |memory| memory.capacity())
     }
 
     /// The block is out of the cache: from now on it counts for nothing. Who pins it has it until he lets go.

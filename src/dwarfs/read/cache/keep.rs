@@ -11,7 +11,8 @@
 //! unless it was used again; then it is protected. The protected may take half of the bound: beyond it the oldest of
 //! them goes back on probation, unless it was used again since. So one pass through a big archive, which uses
 //! everything once, drives out what was used once and leaves alone what is used again and again. A block that comes
-//! back soon after it was let go is protected at once: it was let go too early.
+//! back soon after it was let go is protected at once, if there is room: who goes round through more than the cache
+//! holds finds a part of it.
 //!
 //! Readers take a block in many small bites. Bites that follow each other, with little else coming in between, are
 //! one use: "again" counts only when a quarter of the bound has come in since the last bite that counted.
@@ -55,8 +56,9 @@ impl Keep {
     }
 
     /// Takes a new block in; `returning` if it was let go not long ago.
-    pub(super) fn admit(&mut self, block: Arc<Block>, returning: bool) {
-        if returning {
+    pub(super) fn admit(&mut self, block: Arc<Block>, returning: bool, max_bytes: usize) {
+        let fits = self.protected_weight.saturating_add(block.weight()) <= max_bytes / PROTECTED_SHARE;
+        if returning && fits {
             self.protect(block);
         } else {
             self.probation.push_back(block);
@@ -82,7 +84,7 @@ impl Keep {
             if block.is_busy() || block.uses.again.swap(false, Ordering::Relaxed) {
                 self.protected.push_back((block, weight));
             } else {
-                self.protected_weight -= weight;
+                self.protected_weight = self.protected_weight.saturating_sub(weight);
                 return Some(block);
             }
         }
@@ -106,8 +108,8 @@ impl Keep {
     }
 
     fn protect(&mut self, block: Arc<Block>) {
-        let weight = block.charged();
-        self.protected_weight += weight;
+        let weight = block.weight();
+        self.protected_weight = self.protected_weight.saturating_add(weight);
         self.protected.push_back((block, weight));
     }
 
@@ -121,7 +123,7 @@ impl Keep {
             if block.uses.again.swap(false, Ordering::Relaxed) {
                 self.protected.push_back((block, weight));
             } else {
-                self.protected_weight -= weight;
+                self.protected_weight = self.protected_weight.saturating_sub(weight);
                 self.probation.push_back(block);
             }
         }

@@ -212,7 +212,12 @@ impl BlockCache {
     }
 
     /// Returns a range of a block, which is decoded as far as needed.
-    pub(super) fn slice(&self, key: Key, origin: &Arc<dyn Origin>, range: Range<usize>) -> Result<Slice, Error> {
+    pub(super) fn slice(
+        &self,
+        key: Key,
+        origin: &Arc<dyn Origin>,
+        range: Range<usize>,
+    ) -> Result<Slice, Error> {
         let block = self.find(key, origin);
         keep::touch(&block, self.ledger.now(), self.options.max_bytes);
         let len = range.len() as u64;
@@ -226,7 +231,7 @@ impl BlockCache {
             }
             Err(error) => {
                 // Trying again may help, and there is nothing to lose.
-                if block.published() == 0 || matches!(error, Error::Abandoned) {
+                if block.published() == 0 || was_abandoned(&error) {
                     self.drop_block(&block);
                 }
                 Err(error)
@@ -254,7 +259,7 @@ impl BlockCache {
         new.uses.touched.store(now, Ordering::Relaxed);
         let left = origin.left(key.block).map_or(0, |left| left.load(Ordering::Relaxed));
         let returning = left != 0 && now.saturating_sub(left) < self.options.max_bytes as u64;
-        self.keep.lock().admit(Arc::clone(&new), returning);
+        self.keep.lock().admit(Arc::clone(&new), returning, self.options.max_bytes);
         if self.options.background == Background::Always {
             self.workers.attend(&self.me);
         }
@@ -285,7 +290,9 @@ impl BlockCache {
         };
         if turn == Turn::Decoded {
             seen.turns = block.uses.turns.fetch_add(1, Ordering::Relaxed) + 1;
-            if seen.is_worth_finishing() && block.is_resting() && !block.uses.finishing.swap(true, Ordering::Relaxed)
+            if seen.is_worth_finishing()
+                && block.is_resting()
+                && !block.uses.finishing.swap(true, Ordering::Relaxed)
             {
                 self.workers.push(&self.me, [Job::Finish(Arc::clone(block))]);
             }
@@ -336,7 +343,9 @@ impl BlockCache {
 
     /// Lets go of all that was not used since the last sweep.
     fn sweep(&self) {
-        self.remove_where(&mut |block| !block.uses.recently.swap(false, Ordering::Relaxed) && !block.is_busy());
+        self.remove_where(&mut |block| {
+            !block.uses.recently.swap(false, Ordering::Relaxed) && !block.is_busy()
+        });
         codec::shrink();
     }
 
@@ -368,6 +377,15 @@ impl BlockCache {
 impl Drop for BlockCache {
     fn drop(&mut self) {
         self.workers.close();
+    }
+}
+
+/// Whether a block is not damaged: who was at it came to grief for another reason.
+fn was_abandoned(error: &Error) -> bool {
+    match error {
+        Error::Abandoned => true,
+        Error::Shared(shared) => was_abandoned(shared),
+        _ => false,
     }
 }
 

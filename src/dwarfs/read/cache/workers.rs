@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BlockCache, Key, block::{Block, Origin}};
+use super::{
+    BlockCache, Key,
+    block::{Block, Origin},
+};
 use crate::sync::{Arc, Condvar, Mutex, Weak, atomic::Ordering, thread};
 
 /// What was not used for this long is let go, and is kept at most twice as long.
@@ -193,6 +196,13 @@ impl Workers {
     #[cfg(test)]
     pub(super) fn threads(&self) -> usize {
         self.state.lock().threads
+    }
+
+    /// Whether all jobs are done.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        let state = self.state.lock();
+        !state.has_work() && state.waiting == state.threads
     }
 }
 

@@ -16,8 +16,7 @@ pub(super) fn claimed(job: Job, payload: &[u8]) -> Result<u64, Error> {
 
 /// Decodes into `out`, which is as long as the claimed length.
 pub(super) fn decompress_into(job: Job, payload: &[u8], out: &mut [u8]) -> Result<(), Error> {
-    let len =
-        lz4_flex::block::decompress_into(block(payload), out).map_err(|error| job.failed(&error))?;
+    let len = lz4_flex::block::decompress_into(block(payload), out).map_err(|error| job.failed(&error))?;
     if len != out.len() {
         return Err(job.failed(&format_args!("{len} bytes came out instead of {}", out.len())));
     }

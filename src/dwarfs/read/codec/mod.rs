@@ -199,9 +199,9 @@ impl Decoder {
             return Ok(Step::More);
         }
         match self.len {
-            Some(len) if len != out.published() as u64 => Err(self
-                .job
-                .failed(&format_args!("{} bytes came out instead of {len}", out.published()))),
+            Some(len) if len != out.published() as u64 => {
+                Err(self.job.failed(&format_args!("{} bytes came out instead of {len}", out.published())))
+            }
             _ => Ok(Step::End),
         }
     }
@@ -282,8 +282,8 @@ mod tests {
     }
 
     /// All that comes out step by step, and how many steps it took.
-    fn in_steps(job: Job, payload: Vec<u8>) -> Result<(Vec<u8>, usize), Error> {
-        let (mut decoder, memory, mut writer) = job.decoder(in_memory(&payload))?;
+    fn in_steps(job: Job, payload: &[u8]) -> Result<(Vec<u8>, usize), Error> {
+        let (mut decoder, memory, mut writer) = job.decoder(in_memory(payload))?;
         let mut steps = 1;
         while decoder.advance(&mut writer)? == Step::More {
             steps += 1;
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn blocks_come_out_step_by_step() {
         for (codec, payload) in samples().into_iter().filter(|(codec, _)| *codec != Compression::None) {
-            let (bytes, steps) = in_steps(job(codec, TEXT_LEN), payload).unwrap();
+            let (bytes, steps) = in_steps(job(codec, TEXT_LEN), &payload).unwrap();
             assert!(bytes == text(), "{codec}");
             let at_once = matches!(codec, Compression::Lz4 | Compression::Lz4Hc);
             assert!(at_once || steps >= 3, "{codec}: {steps}");
@@ -326,7 +326,7 @@ mod tests {
     fn what_follows_the_end_is_refused() {
         let mut zstd = ::zstd::bulk::compress(&text(), 3).unwrap();
         zstd.push(0);
-        assert!(in_steps(job(Compression::Zstd, TEXT_LEN), zstd).is_err());
+        assert!(in_steps(job(Compression::Zstd, TEXT_LEN), &zstd).is_err());
     }
 
     /// Says that it is longer or shorter than it is.
@@ -376,7 +376,7 @@ mod tests {
     fn more_than_the_limit_is_refused() {
         for (codec, payload) in samples() {
             if codec != Compression::None {
-                assert!(in_steps(job(codec, TEXT_LEN - 1), payload.clone()).is_err(), "{codec}");
+                assert!(in_steps(job(codec, TEXT_LEN - 1), &payload).is_err(), "{codec}");
             }
             let result = job(codec, TEXT_LEN - 1).decompress(payload);
             assert!(matches!(result, Err(Error::Limit { limit, .. }) if limit == TEXT_LEN - 1), "{codec}");
@@ -389,7 +389,7 @@ mod tests {
             for end in [0, 1, 3, 4, 5, 12, payload.len() / 2, payload.len() - 1] {
                 let result = job(codec, TEXT_LEN).decompress(payload[..end].to_vec());
                 assert!(matches!(result, Err(Error::Decompress { section: 9, .. })), "{codec} cut at {end}");
-                let result = in_steps(job(codec, TEXT_LEN), payload[..end].to_vec());
+                let result = in_steps(job(codec, TEXT_LEN), &payload[..end]);
                 assert!(matches!(result, Err(Error::Decompress { section: 9, .. })), "{codec} cut at {end}");
             }
         }
