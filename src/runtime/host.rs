@@ -178,6 +178,15 @@ fn existing(places: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 impl Choices {
+    /// Reads the variables of this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of).
+    pub fn read() -> Result<Self, HostError> {
+        Self::of(&std::env::vars_os().collect())
+    }
+
     /// Reads the variables.
     ///
     /// # Errors
@@ -283,8 +292,9 @@ impl Variable<'_> {
     }
 }
 
-/// `512M`, `2G`, `1048576`: powers of 1,024.
-fn parse_size(text: &[u8]) -> Option<u64> {
+/// Reads `512M`, `2G`, `1048576`: powers of 1,024.
+#[must_use]
+pub fn parse_size(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let (number, factor) = match text.char_indices().last()? {
         (at, 'k' | 'K') => (text.get(..at)?, 1_u64 << 10),

@@ -14,7 +14,7 @@ use super::{
     plan::{self, Command},
     server::{Duty, Lease, Place, ServerError, join_or_start},
     site::Site,
-    stack::MountStack,
+    stack::{CachePlan, MountStack},
     tools::ToolsError,
 };
 use crate::{
@@ -196,9 +196,7 @@ impl Ground {
 
     fn join(&self, host: &Host, place: &Place) -> Result<Lease, RunError> {
         let mut stack = self.site.stack();
-        if let Some(bytes) = host.choices.cache_size {
-            stack.cache = usize::try_from(bytes).unwrap_or(usize::MAX);
-        }
+        stack.cache = CachePlan::of(&host.choices);
         let mut session = fuse::Options::default();
         session.threads = host.choices.threads.unwrap_or(session.threads);
         let duty = Duty {

@@ -5,48 +5,84 @@ use std::{
     fmt,
     fs::File,
     io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use thiserror::Error;
 
+use super::host::Choices;
 use crate::{
     dwarfs::{
         self,
-        read::{Archive, BlockCache, Index, Place},
+        read::{Archive, BlockCache, CacheOptions, Index, Place},
     },
     fuse::Notices,
     image::{ImageError, ImageFile},
     layer::{ArchiveLayer, HostDir, HostUpper, UpperError},
     overlay::{Overlay, OverlayOptions, Squash},
     sync::{Arc, Weak, thread},
-    sys::users::{KnownIds, effective_ids},
+    sys::{
+        ram,
+        users::{KnownIds, effective_ids},
+    },
     vfs::{self, Layer, Upper},
 };
 
-/// Decoded blocks kept in memory by default, in bytes: half of what upstream's driver keeps.
-const CACHE: usize = 256 << 20;
+/// Decoded blocks kept in memory by default, in bytes: more makes reading everything no faster.
+const CACHE: u64 = 192 << 20;
+
+/// The same on small machines: one part in this many of their memory, and of what control groups allow.
+const SHARE_OF_MACHINE: u64 = 8;
+const SHARE_OF_GROUP: u64 = 4;
+
+/// The least default: two blocks of the usual 16 MiB.
+const LEAST_CACHE: u64 = 32 << 20;
 
 /// How long a file of the upper stays open for writing after its last write. Until then nobody can execute it in the
 /// upper directory itself.
 const IDLE: Duration = Duration::from_secs(5);
 
 /// What a stack is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StackPlan {
     /// The read-only layers, lowest first.
     pub layers: Vec<LayerSource>,
     /// The writable tree on top; without it the stack is read-only.
     pub upper: Option<UpperPlan>,
-    /// Bound of the decoded blocks in memory, in bytes.
-    pub cache: usize,
+    /// How blocks are cached.
+    pub cache: CachePlan,
 }
 
-impl Default for StackPlan {
-    fn default() -> Self {
-        Self { layers: Vec::new(), upper: None, cache: CACHE }
+/// How decoded blocks are cached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachePlan {
+    /// Bound of what is in memory, in bytes; by default what the host can spare.
+    pub max_bytes: Option<usize>,
+    /// Threads that decode in the background, at most; by default one a core.
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl CachePlan {
+    /// As the environment asks for.
+    #[must_use]
+    pub fn of(choices: &Choices) -> Self {
+        let max_bytes = choices.cache_size.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        Self { max_bytes, threads: choices.threads }
     }
+
+    fn options(self) -> CacheOptions {
+        let spare = || spare(ram::of_machine(), ram::of_control_groups());
+        CacheOptions::serving(self.max_bytes.unwrap_or_else(spare), self.threads)
+    }
+}
+
+/// The default bound on a machine with this much memory, where control groups allow this much of it.
+fn spare(machine: Option<u64>, groups: Option<u64>) -> usize {
+    let machine = machine.map_or(CACHE, |bytes| bytes / SHARE_OF_MACHINE);
+    let groups = groups.map_or(CACHE, |bytes| bytes / SHARE_OF_GROUP);
+    usize::try_from(CACHE.min(machine).min(groups).max(LEAST_CACHE)).unwrap_or(usize::MAX)
 }
 
 /// Where a layer comes from.
@@ -161,7 +197,7 @@ impl MountStack {
     ///
     /// [`Error`] names what cannot be opened.
     pub fn open(plan: &StackPlan) -> Result<Self, Error> {
-        let cache = BlockCache::new(plan.cache);
+        let cache = BlockCache::with(plan.cache.options());
         let mut layers = Vec::with_capacity(plan.layers.len());
         for source in &plan.layers {
             open_layers(source, &cache, &mut layers)?;
@@ -287,4 +323,25 @@ fn close_when_idle(overlay: &Arc<Overlay>) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_hosts_spare_less() {
+        const MIB: usize = 1 << 20;
+        let gib = |count: u64| Some(count << 30);
+        let default = usize::try_from(CACHE).unwrap();
+        for (machine, groups, expected) in [
+            (None, None, default),
+            (gib(64), None, default),
+            (gib(1), None, 128 * MIB),
+            (gib(64), Some(512 << 20), 128 * MIB),
+            (Some(1 << 20), Some(1 << 20), 32 * MIB),
+        ] {
+            assert_eq!(spare(machine, groups), expected, "{machine:?} {groups:?}");
+        }
+    }
 }

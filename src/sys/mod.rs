@@ -1,6 +1,7 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
 pub mod beneath;
+pub mod block_memory;
 pub mod data;
 pub mod errno;
 pub mod fuse_dev;
@@ -14,6 +15,7 @@ pub mod namespace;
 pub mod own_dir;
 pub mod process;
 pub mod pty;
+pub mod ram;
 pub mod ready;
 pub mod scan;
 pub mod scm;

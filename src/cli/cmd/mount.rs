@@ -14,8 +14,9 @@ use clap::Args;
 use crate::{
     cli::{Failure, Outcome},
     runtime::{
+        host::{self, Choices},
         mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
-        stack::{LayerSource, StackPlan, UpperPlan},
+        stack::{CachePlan, LayerSource, StackPlan, UpperPlan},
     },
     sys::{mount::Visitors, users::effective_ids},
 };
@@ -50,7 +51,8 @@ pub struct MountArgs {
     /// Say what was mounted.
     #[arg(long)]
     json: bool,
-    /// `allow_other`, dev, suid, `fsname=NAME`, write-through, announce-opens, `threads=N`; several with commas.
+    /// `allow_other`, dev, suid, `fsname=NAME`, write-through, announce-opens, `threads=N`,
+    /// `cache=SIZE`; several with commas.
     #[arg(short, value_name = "OPTION", value_delimiter = ',')]
     options: Vec<MountOption>,
     /// Run this command in a private namespace with the mount at DIR, and end with its exit status.
@@ -68,6 +70,7 @@ enum MountOption {
     WriteThrough,
     AnnounceOpens,
     Threads(NonZeroUsize),
+    Cache(usize),
 }
 
 impl FromStr for MountOption {
@@ -85,6 +88,11 @@ impl FromStr for MountOption {
             },
             Some(("fsname", name)) => Self::Source(name.into()),
             Some(("threads", count)) => Self::Threads(count.parse().map_err(|_| "not a number of threads")?),
+            Some(("cache", size)) => Self::Cache(
+                host::parse_size(size.as_bytes())
+                    .and_then(|size| usize::try_from(size).ok())
+                    .ok_or("not a size such as 512M or 2G")?,
+            ),
             Some(_) => return Err("no such option".to_owned()),
         })
     }
@@ -97,7 +105,8 @@ impl FromStr for MountOption {
 /// A [`Failure`] says what could not be mounted, on what, and the cure.
 pub fn run(args: MountArgs) -> Outcome {
     let json = args.json;
-    let plan = plan(args, effective_ids().0)?;
+    let choices = Choices::read()?;
+    let plan = plan(args, effective_ids().0, &choices)?;
     match mount::run(&plan, |report| tell(report, json)) {
         Ok(status) => Ok(ExitCode::from(status)),
         Err(error) => match (error.command_status(), error.cure()) {
@@ -112,7 +121,7 @@ pub fn run(args: MountArgs) -> Outcome {
 }
 
 /// What the arguments mean for a user; paths are made absolute, nothing is changed.
-fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
+fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failure> {
     let mut places = args.places;
     let target = places.pop().ok_or_else(|| Failure::new("no directory to mount on"))?;
     let target = existing(&target)?;
@@ -137,12 +146,12 @@ fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
     let mut plan = MountPlan {
         target,
         source: image.map_or_else(|| OsString::from("fim"), PathBuf::into_os_string),
-        stack: StackPlan { layers, upper, ..StackPlan::default() },
+        stack: StackPlan { layers, upper, cache: CachePlan::of(choices) },
         way: if private { Way::Direct } else { Way::of_user(uid) },
         visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
         devices: false,
         set_id: false,
-        session: SessionOptions::default(),
+        session: session(choices),
         life: match (private, args.foreground) {
             (true, _) => Life::Command(args.command),
             (false, true) => Life::Foreground,
@@ -155,6 +164,13 @@ fn plan(args: MountArgs, uid: u32) -> Result<MountPlan, Failure> {
     Ok(plan)
 }
 
+/// How the environment wants it to be served.
+fn session(choices: &Choices) -> SessionOptions {
+    let mut session = SessionOptions::default();
+    session.threads = choices.threads.unwrap_or(session.threads);
+    session
+}
+
 fn apply(plan: &mut MountPlan, option: MountOption) {
     match option {
         MountOption::AllowOther => plan.visitors = Visitors::All,
@@ -163,7 +179,11 @@ fn apply(plan: &mut MountPlan, option: MountOption) {
         MountOption::Source(name) => plan.source = name,
         MountOption::WriteThrough => plan.session.write_cache = WriteCache::Through,
         MountOption::AnnounceOpens => plan.session.opens = Opens::Announced,
-        MountOption::Threads(threads) => plan.session.threads = threads,
+        MountOption::Threads(threads) => {
+            plan.session.threads = threads;
+            plan.stack.cache.threads = Some(threads);
+        }
+        MountOption::Cache(max_bytes) => plan.stack.cache.max_bytes = Some(max_bytes),
     }
 }
 
@@ -229,6 +249,8 @@ fn complain(failure: &Failure) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use clap::Parser;
 
     use super::*;
@@ -241,7 +263,9 @@ mod tests {
 
     fn planned(words: &[&str], uid: u32) -> Result<MountPlan, Failure> {
         let words = std::iter::once("mount").chain(words.iter().copied());
-        plan(Tool::try_parse_from(words).map_err(|error| Failure::new(error.to_string()))?.mount, uid)
+        let choices = Choices::of(&BTreeMap::new()).expect("no variable is set");
+        let args = Tool::try_parse_from(words).map_err(|error| Failure::new(error.to_string()))?;
+        plan(args.mount, uid, &choices)
     }
 
     fn path(text: &str) -> LayerSource {
@@ -283,14 +307,22 @@ mod tests {
 
     #[test]
     fn options_change_the_plan() {
-        let words =
-            ["-o", "dev,suid,fsname=name,write-through", "-o", "announce-opens,threads=3", "/usr", "/tmp"];
+        let words = [
+            "-o",
+            "dev,suid,fsname=name,write-through",
+            "-o",
+            "announce-opens,threads=3,cache=2M",
+            "/usr",
+            "/tmp",
+        ];
         let plan = planned(&words, 0).expect("a plan");
         assert!(plan.devices && plan.set_id);
         assert_eq!(plan.source, "name");
         assert_eq!(plan.session.write_cache, WriteCache::Through);
         assert_eq!(plan.session.opens, Opens::Announced);
         assert_eq!(plan.session.threads.get(), 3);
+        assert_eq!(plan.stack.cache, CachePlan { max_bytes: Some(2 << 20), threads: NonZeroUsize::new(3) });
+        assert!(planned(&["-o", "cache=much", "/usr", "/tmp"], 0).is_err());
         assert!(planned(&["-o", "nonsense", "/usr", "/tmp"], 0).is_err());
     }
 

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::{
-    cache::{Block, BlockCache, Key},
+    cache::{BlockCache, Key, Opened, Origin},
     codec::Job,
     index::{Index, Payload, Section},
-    read_at::{ReadAt, read_vec},
+    read_at::{ReadAt, read_into, read_vec},
 };
 use crate::{
     dwarfs::{
@@ -15,18 +15,31 @@ use crate::{
     },
     pinned::Slice,
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, Ordering},
     },
+    sys::block_memory::Memory,
 };
+
+/// A payload may be twice as long as the longest block, and this long in any case: codecs that cannot compress add
+/// a little, none of them adds as much.
+const LEAST_PAYLOAD_LIMIT: u64 = 64 << 10;
 
 /// The blocks of an archive.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    source: Arc<dyn ReadAt>,
-    index: Index,
+    sections: Arc<Sections>,
+    /// The same, as the cache knows it.
+    origin: Arc<dyn Origin>,
     cache: Arc<BlockCache>,
     archive: u64,
+}
+
+/// The sections that hold blocks.
+#[derive(Debug)]
+struct Sections {
+    source: Arc<dyn ReadAt>,
+    index: Index,
     /// Longest uncompressed block.
     max_len: u64,
     blocks: Vec<BlockState>,
@@ -38,8 +51,12 @@ struct BlockState {
     section: Section,
     /// Read from its header on first use.
     payload: OnceLock<Payload>,
-    /// Whether a stored block has been checked against its checksum.
-    checked: AtomicBool,
+    /// The state of the file, never 0, in which the block was found equal to its checksum.
+    checked: AtomicU64,
+    /// Held by whoever compares a stored block with its checksum.
+    checking: Mutex<()>,
+    /// When the cache let go of it, by the cache's clock.
+    left: AtomicU64,
 }
 
 impl Blocks {
@@ -48,88 +65,126 @@ impl Blocks {
         let state = |section: &Section| BlockState {
             section: *section,
             payload: OnceLock::new(),
-            checked: AtomicBool::new(false),
+            checked: AtomicU64::new(0),
+            checking: Mutex::new(()),
+            left: AtomicU64::new(0),
         };
         let blocks = blocks.map(state).collect();
         let archive = cache.register();
-        Self { source, index, cache, archive, max_len, blocks }
+        let sections = Arc::new(Sections { source, index, max_len, blocks });
+        Self { origin: Arc::clone(&sections) as _, sections, cache, archive }
     }
 
     pub(super) fn source(&self) -> &dyn ReadAt {
-        &*self.source
+        &*self.sections.source
     }
 
-    pub(super) const fn index(&self) -> &Index {
-        &self.index
+    pub(super) fn index(&self) -> &Index {
+        &self.sections.index
     }
 
     /// Number of blocks.
-    pub(super) const fn len(&self) -> usize {
-        self.blocks.len()
+    pub(super) fn len(&self) -> usize {
+        self.sections.blocks.len()
     }
 
     /// Returns `len` bytes at `offset` of block `number`.
     pub(super) fn slice(&self, number: u32, offset: u64, len: usize) -> Result<Slice, Error> {
-        let at = usize::try_from(number).unwrap_or(usize::MAX);
-        let bound = self.blocks.len() as u64;
-        let block = self.blocks.get(at).ok_or(Error::OutOfRange {
-            what: "block",
-            found: u64::from(number),
-            bound,
-        })?;
-        let payload = self.payload(block)?;
-        let key = Key { archive: self.archive, block: number };
+        let sections = &*self.sections;
+        let block = sections.block(number)?;
+        let payload = sections.payload(block)?;
         if payload.compression == Compression::None {
-            return self.stored(key, block, payload, offset, len);
+            checked_range(offset, len, payload.len)?;
+            sections.check_stored(block)?;
+            return read_vec(self.source(), payload.offset + offset, len as u64).map(Slice::from_vec);
         }
-        let decoded = self.cache.get(key, || self.decode(block))?;
-        let range = checked_range(offset, len, decoded.len() as u64)?;
-        Ok(decoded.slice(range))
+        let range = checked_range(offset, len, sections.max_len)?;
+        self.cache.slice(self.key(number), &self.origin, range)
     }
 
-    /// Reads a part of a stored block from the file, after the block as a whole was checked once.
-    fn stored(
-        &self,
-        key: Key,
-        block: &BlockState,
-        payload: Payload,
-        offset: u64,
-        len: usize,
-    ) -> Result<Slice, Error> {
-        checked_range(offset, len, payload.len)?;
-        if !block.checked.load(Ordering::Acquire) {
-            self.cache.once(key, || self.check(block))?;
-        }
-        read_vec(self.source(), payload.offset + offset, len as u64).map(Slice::from_vec)
+    /// Loads blocks in the background.
+    pub(super) fn prefetch(&self, blocks: &[u32]) {
+        let there = blocks.iter().filter(|number| self.sections.block(**number).is_ok());
+        self.cache.prefetch(there.map(|number| (self.key(*number), Arc::clone(&self.origin))));
     }
 
-    /// Checks a stored block against its checksum, unless somebody just did.
-    fn check(&self, block: &BlockState) -> Result<(), Error> {
-        if !block.checked.load(Ordering::Acquire) {
-            self.index.check(self.source(), block.section, false, &mut |_| {})?;
-            block.checked.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    fn decode(&self, block: &BlockState) -> Result<Block, Error> {
-        let (codec, payload) = self.index.read(self.source(), block.section)?;
-        let job = Job { section: block.section.number, codec, limit: self.max_len };
-        job.decompress(payload).map(Block::new)
-    }
-
-    fn payload(&self, block: &BlockState) -> Result<Payload, Error> {
-        if let Some(payload) = block.payload.get() {
-            return Ok(*payload);
-        }
-        let payload = self.index.payload(self.source(), block.section)?;
-        Ok(*block.payload.get_or_init(|| payload))
+    const fn key(&self, block: u32) -> Key {
+        Key { archive: self.archive, block }
     }
 }
 
 impl Drop for Blocks {
     fn drop(&mut self) {
         self.cache.unregister(self.archive);
+    }
+}
+
+impl Sections {
+    fn block(&self, number: u32) -> Result<&BlockState, Error> {
+        let at = usize::try_from(number).unwrap_or(usize::MAX);
+        let bound = self.blocks.len() as u64;
+        self.blocks.get(at).ok_or(Error::OutOfRange { what: "block", found: u64::from(number), bound })
+    }
+
+    fn payload(&self, block: &BlockState) -> Result<Payload, Error> {
+        if let Some(payload) = block.payload.get() {
+            return Ok(*payload);
+        }
+        let payload = self.index.payload(&*self.source, block.section)?;
+        Ok(*block.payload.get_or_init(|| payload))
+    }
+
+    /// Compares a stored block with its checksum, unless that was done since the file was last changed.
+    fn check_stored(&self, block: &BlockState) -> Result<(), Error> {
+        let stamp = self.stamp(block)?;
+        if block.checked.load(Ordering::Acquire) == stamp {
+            return Ok(());
+        }
+        let _one_at_a_time = block.checking.lock();
+        if block.checked.load(Ordering::Acquire) != stamp {
+            self.index.check(&*self.source, block.section, false, &mut |_| {})?;
+            block.checked.store(stamp, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The state of the file.
+    fn stamp(&self, block: &BlockState) -> Result<u64, Error> {
+        let failed = |source| Error::Read { offset: block.section.offset, len: 0, source };
+        self.source.stamp().map(|stamp| stamp.max(1)).map_err(failed)
+    }
+}
+
+impl Origin for Sections {
+    fn open(&self, number: u32) -> Result<Option<Opened>, Error> {
+        let block = self.block(number)?;
+        let payload = self.payload(block)?;
+        if payload.compression == Compression::None {
+            return self.check_stored(block).map(|()| None);
+        }
+        let job = Job { section: block.section.number, codec: payload.compression, limit: self.max_len };
+        let limit = self.max_len.saturating_mul(2).saturating_add(LEAST_PAYLOAD_LIMIT);
+        if payload.len > limit {
+            return Err(Error::Limit { what: "length of a compressed block", found: payload.len, limit });
+        }
+        let stamp = self.stamp(block)?;
+        let len = usize::try_from(payload.len).map_err(|_| job.no_room(payload.len))?;
+        let (memory, mut writer) = Memory::reserve(len).map_err(|_| job.no_room(payload.len))?;
+        read_into(&*self.source, payload.offset, writer.spare())?;
+        writer.publish(len);
+        if block.checked.load(Ordering::Acquire) != stamp {
+            self.index.compare(&*self.source, block.section, memory.bytes(0..len))?;
+            block.checked.store(stamp, Ordering::Release);
+        }
+        job.decoder(memory).map(|opened| Some(Opened::new(opened)))
+    }
+
+    fn longest(&self) -> usize {
+        usize::try_from(self.max_len).unwrap_or(usize::MAX)
+    }
+
+    fn left(&self, number: u32) -> Option<&AtomicU64> {
+        self.block(number).ok().map(|block| &block.left)
     }
 }
 

@@ -153,6 +153,15 @@ impl Index {
         Ok((header.compression, bytes))
     }
 
+    /// Compares a payload that has been read with its section's XXH3.
+    pub(super) fn compare(&self, source: &dyn ReadAt, section: Section, payload: &[u8]) -> Result<(), Error> {
+        if self.minor < FIRST_MINOR_WITH_CHECKSUMS {
+            return Ok(());
+        }
+        let header = self.header(source, section)?;
+        if header.hash_xxh3(payload) == header.xxh3 { Ok(()) } else { Err(mismatch(section, Checksum::Xxh3)) }
+    }
+
     /// Checks a section against its checksums, without keeping it; `take` hears of each piece that was read.
     pub(super) fn check(
         &self,

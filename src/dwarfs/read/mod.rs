@@ -18,12 +18,13 @@ mod classes;
 mod codec;
 mod index;
 mod links;
+mod prefetch;
 mod read_at;
 mod stat;
 mod tree;
 
 pub use archive::{Archive, BlockFacts, Figures, Seek};
-pub use cache::BlockCache;
+pub use cache::{Background, BlockCache, CacheFigures, CacheOptions};
 pub use index::{Index, Place, Section};
 pub use read_at::ReadAt;
 pub use stat::{Kind, Stat, Timestamp};

@@ -23,6 +23,15 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
     ///
     /// What the host says; `UnexpectedEof` where it ends before.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Returns a number that differs when the contents have been changed: what was checked is checked again then.
+    ///
+    /// # Errors
+    ///
+    /// What the host says.
+    fn stamp(&self) -> io::Result<u64> {
+        self.len()
+    }
 }
 
 impl ReadAt for File {
@@ -32,6 +41,13 @@ impl ReadAt for File {
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn stamp(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let metadata = self.metadata()?;
+        let time = metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
+        Ok(metadata.size().rotate_left(32) ^ time.cast_unsigned())
     }
 }
 
