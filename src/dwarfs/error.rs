@@ -115,6 +115,16 @@ pub enum Error {
         /// The first number that it must not reach.
         bound: u64,
     },
+    /// Two places of an archive that say different things.
+    #[error("{what} is {found}, expected {expected}")]
+    Unequal {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        found: u64,
+        /// What another place says, or what was counted.
+        expected: u64,
+    },
     /// Metadata that breaks a rule of the format.
     #[error("damaged metadata: {what} (inode {inode})")]
     Damaged {

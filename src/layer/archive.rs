@@ -244,6 +244,7 @@ fn errno_of(error: &ArchiveError) -> Errno {
         | ArchiveError::Limit { .. }
         | ArchiveError::Malformed { .. }
         | ArchiveError::OutOfRange { .. }
+        | ArchiveError::Unequal { .. }
         | ArchiveError::Damaged { .. }
         | ArchiveError::Abandoned => Errno::EIO,
     }

@@ -13,6 +13,7 @@
 mod archive;
 mod blocks;
 mod cache;
+mod check;
 mod chunks;
 mod classes;
 mod codec;
@@ -24,6 +25,7 @@ mod tree;
 
 pub use archive::{Archive, Figures, Seek};
 pub use cache::BlockCache;
+pub use check::{Depth, Finding, Findings, HitFiles, Part, Report, check};
 pub use index::{Index, Place, Section};
 pub use read_at::ReadAt;
 pub use stat::{Kind, Stat, Timestamp};
