@@ -57,6 +57,12 @@ pub enum Error {
         /// The checksum that does not match.
         checksum: Checksum,
     },
+    /// The file was changed under an open archive, and holds another one now.
+    #[error("the file has changed: the archive that was opened is no longer there (offset {offset:#x})")]
+    Replaced {
+        /// Where the difference was found.
+        offset: u64,
+    },
     /// A section that every archive has is not there.
     #[error("the archive has no {what} section")]
     MissingSection {

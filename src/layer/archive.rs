@@ -240,6 +240,7 @@ fn errno_of(error: &ArchiveError) -> Errno {
         | ArchiveError::NotFound { .. }
         | ArchiveError::Checksum { .. }
         | ArchiveError::MissingSection { .. }
+        | ArchiveError::Replaced { .. }
         | ArchiveError::Decompress { .. }
         | ArchiveError::Limit { .. }
         | ArchiveError::Malformed { .. }

@@ -145,12 +145,7 @@ fn kind_name(kind: &crate::image::ArchiveKind) -> String {
 
 /// Plans for an image and for the layers that stand above it.
 #[must_use]
-pub fn with_layers(
-    image: &Path,
-    above: &[PathBuf],
-    depth: Depth,
-    threads: Option<usize>,
-) -> Vec<CheckPlan> {
+pub fn with_layers(image: &Path, above: &[PathBuf], depth: Depth, threads: Option<usize>) -> Vec<CheckPlan> {
     let files = std::iter::once(image.to_owned()).chain(above.iter().filter(|path| path.is_file()).cloned());
     files.map(|file| CheckPlan { file, offset: None, depth, threads }).collect()
 }

@@ -26,7 +26,12 @@ fn check_bytes(bytes: Vec<u8>, place: Place, threads: usize) -> Result<Report, E
 }
 
 fn findings(report: &Report) -> Vec<String> {
-    report.findings.list.iter().map(|finding| format!("{}: {}", finding.part.name(), full(&finding.error))).collect()
+    report
+        .findings
+        .list
+        .iter()
+        .map(|finding| format!("{}: {}", finding.part.name(), full(&finding.error)))
+        .collect()
 }
 
 fn name_of(path: &Path) -> String {

@@ -67,8 +67,7 @@ impl How {
 /// There is nothing to check: no archive, or a file that cannot be read.
 pub fn run(args: &CheckArgs, watcher: &dyn Watcher) -> Outcome {
     let threads = Host::read()?.choices.threads.map(std::num::NonZeroUsize::get);
-    let plan =
-        CheckPlan { file: args.file.clone(), offset: args.offset, depth: args.how.depth(), threads };
+    let plan = CheckPlan { file: args.file.clone(), offset: args.offset, depth: args.how.depth(), threads };
     carry_out(&[plan], args.how, watcher)
 }
 
@@ -93,7 +92,8 @@ fn carry_out(plans: &[CheckPlan], how: How, watcher: &dyn Watcher) -> Outcome {
         checked.extend(check_one(plan, watcher)?);
     }
     watcher.done();
-    if let Some((archive, error)) = checked.iter().find_map(|archive| Some((archive, archive.unreadable()?))) {
+    if let Some((archive, error)) = checked.iter().find_map(|archive| Some((archive, archive.unreadable()?)))
+    {
         let (path, reason) = (archive.path.display(), one_line(error));
         return Err(Failure::new(format!("cannot check {path}: {reason}")));
     }
@@ -138,7 +138,9 @@ fn as_text(checked: &Checked) -> Vec<String> {
         return vec![format!("{name} is whole: {facts}")];
     }
     let mut lines = vec![format!("{name} is damaged: {} findings; {facts}", report.findings.count())];
-    lines.extend(report.findings.list.iter().take(FINDINGS).map(|finding| format!("  {}", one_line(&finding.error))));
+    lines.extend(
+        report.findings.list.iter().take(FINDINGS).map(|finding| format!("  {}", one_line(&finding.error))),
+    );
     let untold = report.findings.count().saturating_sub(FINDINGS as u64);
     if untold > 0 {
         lines.push(format!("  and {untold} more"));
@@ -166,7 +168,9 @@ fn hit_as_text(report: &Report) -> Vec<String> {
 /// A path for people: what would move the cursor of a terminal is escaped.
 fn shown(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
-        Ok(text) if !std::io::stdout().is_terminal() || !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) if !std::io::stdout().is_terminal() || !text.chars().any(char::is_control) => {
+            text.to_owned()
+        }
         _ => path.escape_ascii().to_string(),
     }
 }

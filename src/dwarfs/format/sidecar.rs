@@ -51,7 +51,11 @@ impl Sidecar {
             items += 1 + count;
             if items > limits::MAX_SIDECAR_ITEMS {
                 let (found, limit) = (items as u64, limits::MAX_SIDECAR_ITEMS as u64);
-                return Err(Error::Limit { what: "number of objects and attributes in a side car", found, limit });
+                return Err(Error::Limit {
+                    what: "number of objects and attributes in a side car",
+                    found,
+                    limit,
+                });
             }
             for _ in 0..count {
                 let name_len = cursor.len16()?;

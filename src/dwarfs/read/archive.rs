@@ -8,6 +8,7 @@ use super::{
     chunks::Piece,
     codec::Job,
     index::{Index, Place},
+    live::Live,
     read_at::ReadAt,
     stat::{Kind, Stat},
     tree::{DirEntry, Inode, Tree},
@@ -74,7 +75,8 @@ impl Archive {
         let metadata = load(&*source, &index, SectionKind::Metadata, "metadata")?;
         let tree = Tree::new(&schema, metadata)?;
         let max_len = tree.tables().block_size;
-        Ok(Self { tree, blocks: Blocks::new(source, index, Arc::clone(cache), max_len) })
+        let live = Live::new(&*source, &index)?;
+        Ok(Self { tree, blocks: Blocks::new(source, index, live, Arc::clone(cache), max_len) })
     }
 
     /// The root directory.
@@ -247,12 +249,7 @@ impl Archive {
 }
 
 /// Reads, checks and decompresses the first section of a kind.
-fn load(
-    source: &dyn ReadAt,
-    index: &Index,
-    kind: SectionKind,
-    what: &'static str,
-) -> Result<Vec<u8>, Error> {
+fn load(source: &dyn ReadAt, index: &Index, kind: SectionKind, what: &'static str) -> Result<Vec<u8>, Error> {
     let section = index.first(kind).ok_or(Error::MissingSection { what })?;
     let (codec, payload) = index.read(source, section)?;
     let limit = match kind {

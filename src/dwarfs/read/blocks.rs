@@ -6,6 +6,7 @@ use super::{
     cache::{Block, BlockCache, Key},
     codec::Job,
     index::{Index, Payload, Section},
+    live::Live,
     read_at::{ReadAt, read_vec},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     pinned::Slice,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
@@ -25,6 +26,7 @@ use crate::{
 pub(super) struct Blocks {
     source: Arc<dyn ReadAt>,
     index: Index,
+    live: Live,
     cache: Arc<BlockCache>,
     archive: u64,
     /// Longest uncompressed block.
@@ -38,21 +40,27 @@ struct BlockState {
     section: Section,
     /// Read from its header on first use.
     payload: OnceLock<Payload>,
-    /// Whether a stored block has been checked against its checksum.
-    checked: AtomicBool,
+    /// The generation of the file in which a stored block was checked against its checksum.
+    checked: AtomicU32,
 }
 
 impl Blocks {
-    pub(super) fn new(source: Arc<dyn ReadAt>, index: Index, cache: Arc<BlockCache>, max_len: u64) -> Self {
+    pub(super) fn new(
+        source: Arc<dyn ReadAt>,
+        index: Index,
+        live: Live,
+        cache: Arc<BlockCache>,
+        max_len: u64,
+    ) -> Self {
         let blocks = index.sections().iter().filter(|section| section.kind == SectionKind::Block);
         let state = |section: &Section| BlockState {
             section: *section,
             payload: OnceLock::new(),
-            checked: AtomicBool::new(false),
+            checked: AtomicU32::new(0),
         };
         let blocks = blocks.map(state).collect();
         let archive = cache.register();
-        Self { source, index, cache, archive, max_len, blocks }
+        Self { source, index, live, cache, archive, max_len, blocks }
     }
 
     pub(super) fn source(&self) -> &dyn ReadAt {
@@ -87,7 +95,8 @@ impl Blocks {
         Ok(decoded.slice(range))
     }
 
-    /// Reads a part of a stored block from the file, after the block as a whole was checked once.
+    /// Reads a part of a stored block from the file. It counts if the block as a whole was checked in the file's
+    /// present state; else the block is checked and the part read once more.
     fn stored(
         &self,
         key: Key,
@@ -96,24 +105,34 @@ impl Blocks {
         offset: u64,
         len: usize,
     ) -> Result<Slice, Error> {
+        /// Tries before a file that somebody keeps writing to is given up.
+        const TRIES: u32 = 4;
         checked_range(offset, len, payload.len)?;
-        if !block.checked.load(Ordering::Acquire) {
+        for _ in 0..TRIES {
+            if block.checked.load(Ordering::Acquire) != 0 {
+                let bytes = read_vec(self.source(), payload.offset + offset, len as u64)?;
+                if self.live.confirm(self.source())? == block.checked.load(Ordering::Acquire) {
+                    return Ok(Slice::from_vec(bytes));
+                }
+            }
             self.cache.once(key, || self.check(block))?;
         }
-        read_vec(self.source(), payload.offset + offset, len as u64).map(Slice::from_vec)
+        Err(Error::Replaced { offset: block.section.offset })
     }
 
     /// Checks a stored block against its checksum, unless somebody just did.
     fn check(&self, block: &BlockState) -> Result<(), Error> {
-        if !block.checked.load(Ordering::Acquire) {
+        let generation = self.live.confirm(self.source())?;
+        if block.checked.load(Ordering::Acquire) != generation {
             self.index.check(self.source(), block.section, false, &mut |_| {})?;
-            block.checked.store(true, Ordering::Release);
+            block.checked.store(generation, Ordering::Release);
         }
         Ok(())
     }
 
     fn decode(&self, block: &BlockState) -> Result<Block, Error> {
         let (codec, payload) = self.index.read(self.source(), block.section)?;
+        self.live.confirm(self.source())?;
         let job = Job { section: block.section.number, codec, limit: self.max_len };
         job.decompress(payload).map(Block::new)
     }

@@ -182,7 +182,9 @@ impl Index {
         if header.hash_xxh3(&bytes) != header.xxh3 {
             return Err(mismatch(section, Checksum::Xxh3));
         }
-        if strict && <[u8; 32]>::from(header.sha_hasher().chain_update(&bytes).finalize()) != header.sha512_256 {
+        if strict
+            && <[u8; 32]>::from(header.sha_hasher().chain_update(&bytes).finalize()) != header.sha512_256
+        {
             return Err(mismatch(section, Checksum::Sha512));
         }
         Ok((header.compression, bytes))

@@ -1,6 +1,11 @@
 //! Where an archive's bytes come from.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt as _},
+};
 
 use crate::dwarfs::Error;
 
@@ -23,6 +28,23 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
     ///
     /// What the host says; `UnexpectedEof` where it ends before.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Returns what changes when the bytes do, so that a checksum need not be computed again as long as it stays.
+    ///
+    /// # Errors
+    ///
+    /// What the host says.
+    fn stamp(&self) -> io::Result<Stamp> {
+        Ok(Stamp { len: self.len()?, ..Stamp::default() })
+    }
+}
+
+/// A state of a file: its length and the times of its last changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    len: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
 }
 
 impl ReadAt for File {
@@ -32,6 +54,15 @@ impl ReadAt for File {
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         FileExt::read_exact_at(self, buffer, offset)
+    }
+
+    fn stamp(&self) -> io::Result<Stamp> {
+        let found = self.metadata()?;
+        Ok(Stamp {
+            len: found.len(),
+            mtime: (found.mtime(), found.mtime_nsec()),
+            ctime: (found.ctime(), found.ctime_nsec()),
+        })
     }
 }
 
@@ -102,6 +133,11 @@ pub(super) fn read_into(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> 
         len: buffer.len() as u64,
         source,
     })
+}
+
+/// The state of `source`.
+pub(super) fn stamp_of(source: &dyn ReadAt) -> Result<Stamp, Error> {
+    source.stamp().map_err(|source| Error::Read { offset: 0, len: 0, source })
 }
 
 /// The length of `source`.
