@@ -14,8 +14,8 @@ use fim::dwarfs::{
     read::{Index, Place},
 };
 
-/// Longest archive that is a base: small ones are quick.
-const MAX_LEN: usize = 40 << 10;
+/// Longest archive that is a base: short ones are quick.
+const MAX_LEN: usize = 256 << 10;
 /// Longest unpacked section.
 const MAX_SECTION: usize = 1 << 20;
 /// Changes of one input.
