@@ -163,9 +163,9 @@ fn read_apart(path: &Path) -> Value {
     let said = String::from_utf8_lossy(&output.stdout);
     let result = said.lines().find_map(|line| line.strip_prefix(RESULT));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    let result = result.unwrap_or_else(|| panic!("{}: {}: {said}{complaint}", path.display(), output.status));
+    assert!(result.is_some(), "{}: {}: {said}{complaint}", path.display(), output.status);
     assert!(output.status.success(), "{}: {complaint}", path.display());
-    serde_json::from_str(result).unwrap()
+    serde_json::from_str(result.unwrap()).unwrap()
 }
 
 /// What upstream reads of an archive: SHA-256 of each file that it extracts, and whether it was content.

@@ -19,6 +19,8 @@ use crate::support::{Machine, User, can_mount};
 const FILES: usize = 8;
 const LEN: usize = 300_000;
 
+type Content = fn(usize, u64) -> Vec<u8>;
+
 /// Bytes that differ from file to file and do not shrink.
 fn content(number: usize, salt: u64) -> Vec<u8> {
     let mut state = 0x1234_5678_9abc_def1 ^ salt ^ (number as u64) << 40;
@@ -27,7 +29,7 @@ fn content(number: usize, salt: u64) -> Vec<u8> {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            (state >> 33) as u8
+            state.to_le_bytes()[4]
         })
         .collect()
 }
@@ -80,7 +82,7 @@ fn right_or_eio(machine: &Machine, number: usize, right: &[u8]) -> bool {
 }
 
 /// Every kind of damage is done to an archive of stored blocks and to one of compressed ones.
-const CODECS: [(&str, Codec, fn(usize, u64) -> Vec<u8>); 2] =
+const CODECS: [(&str, Codec, Content); 2] =
     [("stored", Codec::None, content), ("packed", Codec::Zstd { level: 1 }, text)];
 
 #[test]

@@ -111,7 +111,7 @@ fn check_one(plan: &CheckPlan, watcher: &dyn Watcher) -> Result<Vec<Checked>, Fa
     let mut before = None;
     let checked = check::run(plan, &mut |done, total| {
         // Fewer bytes done than before: the next archive.
-        let last = *before.get_or_insert_with(|| u64::MAX);
+        let last = *before.get_or_insert(u64::MAX);
         if done < last {
             watcher.begin(Phase::Compress, 0, total);
             watcher.step("checking");

@@ -252,10 +252,8 @@ impl Checker<'_> {
                 }
                 *last_list = list;
             }
-            Kind::Symlink => {
-                if tree.read_link(inode)?.is_empty() {
-                    self.damaged("the target of a symlink is empty", inode);
-                }
+            Kind::Symlink if tree.read_link(inode)?.is_empty() => {
+                self.damaged("the target of a symlink is empty", inode);
             }
             _ => {}
         }

@@ -144,7 +144,8 @@ fn a_sound_archive_is_whole() {
 
 #[test]
 fn every_broken_reference_is_found() {
-    let changes: [(&str, fn(&mut Tree)); 22] = [
+    type Change = fn(&mut Tree);
+    let changes: [(&str, Change); 22] = [
         ("first entry of a directory is 2, expected 1", |tree| tree.directories.rows[0][1] = 2),
         ("number of entries of all directories is 5, expected 6", |tree| tree.directories.rows[2][1] = 5),
         ("a directory is named by an entry that is not its own", |tree| tree.directories.rows[1][2] = 2),
@@ -329,7 +330,8 @@ fn few_bytes_become_no_gigabytes() {
     let section = index.first(SectionKind::Schema).unwrap();
     let stored =
         sound[usize::try_from(section.offset).unwrap() + 64..usize::try_from(section.end).unwrap()].to_vec();
-    let sections = [(SectionKind::Schema, Compression::None, stored), (SectionKind::Metadata, Compression::Zstd, bomb)];
+    let sections =
+        [(SectionKind::Schema, Compression::None, stored), (SectionKind::Metadata, Compression::Zstd, bomb)];
     let found = messages(&report(assemble(&sections)));
     assert!(found.iter().any(|found| found.contains("the limit is 67108864")), "{found:?}");
 }
