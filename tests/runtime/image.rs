@@ -338,7 +338,7 @@ fn a_check_tells_what_is_damaged_and_whom_it_hits() {
     spoil(&image, offset + 64);
     let done = place.run("fim check app");
     assert_eq!((done.status, done.stderr.as_str()), (1, ""), "{done:?}");
-    for expected in ["is damaged: 1 findings", "XXH3-64 checksum", "    hello\n", "(layer) is whole"] {
+    for expected in ["is damaged: 1 finding;", "XXH3-64 checksum", "    hello\n", "(layer) is whole"] {
         assert!(done.stdout.contains(expected), "{expected}: {}", done.stdout);
     }
     assert_eq!(place.run("fim check --quick app").status, 1);

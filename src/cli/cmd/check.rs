@@ -1,6 +1,6 @@
 //! `fim check`, and `fim-layer verify`.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -137,11 +137,13 @@ fn as_text(checked: &Checked) -> Vec<String> {
     if report.is_whole() {
         return vec![format!("{name} is whole: {facts}")];
     }
-    let mut lines = vec![format!("{name} is damaged: {} findings; {facts}", report.findings.count())];
+    let count = report.findings.count();
+    let findings = if count == 1 { "finding" } else { "findings" };
+    let mut lines = vec![format!("{name} is damaged: {count} {findings}; {facts}")];
     lines.extend(
         report.findings.list.iter().take(FINDINGS).map(|finding| format!("  {}", one_line(&finding.error))),
     );
-    let untold = report.findings.count().saturating_sub(FINDINGS as u64);
+    let untold = count.saturating_sub(FINDINGS as u64);
     if untold > 0 {
         lines.push(format!("  and {untold} more"));
     }
@@ -165,12 +167,10 @@ fn hit_as_text(report: &Report) -> Vec<String> {
     lines
 }
 
-/// A path for people: what would move the cursor of a terminal is escaped.
+/// A path for people: what is no text, or would move the cursor of a terminal, is escaped.
 fn shown(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
-        Ok(text) if !std::io::stdout().is_terminal() || !text.chars().any(char::is_control) => {
-            text.to_owned()
-        }
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => path.escape_ascii().to_string(),
     }
 }
