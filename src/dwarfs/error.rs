@@ -57,6 +57,12 @@ pub enum Error {
         /// The checksum that does not match.
         checksum: Checksum,
     },
+    /// The file was changed under an open archive, and holds another one now.
+    #[error("the file has changed: the archive that was opened is no longer there (offset {offset:#x})")]
+    Replaced {
+        /// Where the difference was found.
+        offset: u64,
+    },
     /// A section that every archive has is not there.
     #[error("the archive has no {what} section")]
     MissingSection {
@@ -114,6 +120,16 @@ pub enum Error {
         found: u64,
         /// The first number that it must not reach.
         bound: u64,
+    },
+    /// Two places of an archive that say different things.
+    #[error("{what} is {found}, expected {expected}")]
+    Unequal {
+        /// Which number.
+        what: &'static str,
+        /// The number.
+        found: u64,
+        /// What another place says, or what was counted.
+        expected: u64,
     },
     /// Metadata that breaks a rule of the format.
     #[error("damaged metadata: {what} (inode {inode})")]

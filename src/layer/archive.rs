@@ -240,10 +240,12 @@ fn errno_of(error: &ArchiveError) -> Errno {
         | ArchiveError::NotFound { .. }
         | ArchiveError::Checksum { .. }
         | ArchiveError::MissingSection { .. }
+        | ArchiveError::Replaced { .. }
         | ArchiveError::Decompress { .. }
         | ArchiveError::Limit { .. }
         | ArchiveError::Malformed { .. }
         | ArchiveError::OutOfRange { .. }
+        | ArchiveError::Unequal { .. }
         | ArchiveError::Damaged { .. }
         | ArchiveError::Abandoned => Errno::EIO,
     }

@@ -13,6 +13,7 @@
 )]
 
 mod bad;
+mod check;
 mod compat;
 mod formats;
 mod made;

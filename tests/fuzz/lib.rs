@@ -1,5 +1,7 @@
 //! What the fuzz targets share: archives out of arbitrary bytes, and a walk that touches everything.
 
+pub mod mutate;
+
 use std::{
     ops::ControlFlow,
     sync::{Arc, LazyLock, OnceLock},
@@ -12,7 +14,7 @@ use fim::{
             metadata::{chunk, dir_entry, directory, inode, root},
             section::{Compression, HEADER_LEN, SectionHeader, SectionKind},
         },
-        read::{Archive, BlockCache, Place},
+        read::{Archive, BlockCache, Depth, Place, ReadAt, check},
     },
     layer::ArchiveLayer,
     vfs::{FileKind, Layer, Name, NodeId, SeekWhence},
@@ -42,15 +44,19 @@ const BYTES: u64 = 1 << 20;
 
 /// Opens an archive and reads all that can be read.
 pub fn read_all(bytes: Vec<u8>, place: Place) {
-    let Ok(archive) = Archive::open(Arc::new(bytes), place, &CACHE) else { return };
+    let source: Arc<dyn ReadAt> = Arc::new(bytes);
+    let report = check(&source, place, Depth::Everything, 1, &mut |done, total| assert!(done <= total));
+    // What a check calls whole must be readable to the last byte.
+    let strict = report.is_ok_and(|report| report.is_whole());
+    let Ok(archive) = Archive::open(source, place, &CACHE) else { return assert!(!strict, "it opens") };
     let _ = archive.history();
-    let _ = archive.verify(&mut |_, _| {});
     let _ = archive.figures();
     let Ok(layer) = ArchiveLayer::new(archive) else { return };
     let _ = layer.stat_fs();
-    let mut walk = Walk { layer: &layer, objects: OBJECTS, bytes: BYTES };
+    let mut walk = Walk { layer: &layer, objects: OBJECTS, bytes: BYTES, strict };
     walk.visit(layer.root());
     // Objects that no directory names.
+    walk.strict = false;
     (0..64).for_each(|number| walk.look_at(NodeId::new(number)));
 }
 
@@ -58,31 +64,44 @@ struct Walk<'a> {
     layer: &'a ArchiveLayer,
     objects: u32,
     bytes: u64,
+    /// Whether an error is a failure of the target.
+    strict: bool,
 }
 
 impl Walk<'_> {
     fn visit(&mut self, node: NodeId) {
         self.look_at(node);
         let mut names = Vec::new();
-        let _ = self.layer.read_dir(node, 0, &mut |entry| {
+        let listed = self.layer.read_dir(node, 0, &mut |entry| {
             names.push(entry.name.as_bytes().to_vec());
             if names.len() < 1_000 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
+        self.expect(&listed);
         for name in names {
+            // A look-up finds what a listing shows.
             let Some(left) = self.objects.checked_sub(1) else { return };
             self.objects = left;
             let name = Name::new(&name).expect("a layer shows only valid names");
             match self.layer.lookup(node, name) {
                 Ok(Some((child, attr))) if attr.kind == FileKind::Directory => self.visit(child),
                 Ok(Some((child, _))) => self.look_at(child),
-                Ok(None) | Err(_) => {}
+                Ok(None) | Err(_) => assert!(!self.strict, "what is listed is found"),
             }
         }
     }
 
+    fn expect<T, E: std::fmt::Debug>(&self, result: &Result<T, E>) {
+        assert!(!self.strict || result.is_ok(), "{:?}", result.as_ref().err());
+    }
+
     fn look_at(&mut self, node: NodeId) {
-        let Ok(attr) = self.layer.attr(node) else { return };
-        let _ = self.layer.read_link(node);
+        let attr = self.layer.attr(node);
+        self.expect(&attr);
+        let Ok(attr) = attr else { return };
+        let target = self.layer.read_link(node);
+        if attr.kind == FileKind::Symlink {
+            self.expect(&target);
+        }
         let _ = self.layer.seek(node, attr.size / 3, SeekWhence::Data);
         let _ = self.layer.seek(node, 0, SeekWhence::Hole);
         if attr.kind != FileKind::Regular {
@@ -90,7 +109,9 @@ impl Walk<'_> {
         }
         for offset in [0, attr.size / 2, attr.size.saturating_sub(100), u64::MAX - 5] {
             let len = usize::try_from(self.bytes.min(70_000)).expect("it is small");
-            let Ok(data) = self.layer.read(node, offset, len) else { continue };
+            let data = self.layer.read(node, offset, len);
+            self.expect(&data);
+            let Ok(data) = data else { continue };
             assert!(data.len() <= len, "no more than asked for");
             assert!(offset <= attr.size || data.is_empty(), "nothing behind the end");
             let sum: u64 = data.slices().flat_map(|slice| slice.as_bytes()).map(|byte| u64::from(*byte)).sum();

@@ -1,6 +1,6 @@
 //! Makes the seeds of the targets out of the small archives of the shared test data:
-//! `seeds DATA CORPUS` fills `CORPUS/section`, `CORPUS/schema`, `CORPUS/metadata`, `CORPUS/strings`, `CORPUS/codec` and
-//! `CORPUS/archive`.
+//! `seeds DATA CORPUS` fills `CORPUS/section`, `CORPUS/schema`, `CORPUS/metadata`, `CORPUS/strings`, `CORPUS/codec`,
+//! `CORPUS/archive` and `CORPUS/walk`.
 
 use std::{
     env,
@@ -24,9 +24,10 @@ fn main() {
     let (Some(data), Some(corpus)) = (arguments.next(), arguments.next()) else {
         panic!("usage: seeds DATA CORPUS");
     };
-    for target in ["section", "schema", "metadata", "strings", "codec", "archive"] {
+    for target in ["section", "schema", "metadata", "strings", "codec", "archive", "walk"] {
         fs::create_dir_all(corpus.join(target)).expect("the corpus can be made");
     }
+    add_changes(&corpus.join("walk"));
     for folder in ["made", "compat", "bad"] {
         for entry in fs::read_dir(data.join("dwarfs").join(folder)).expect("the test data is there") {
             let path = entry.expect("it can be listed").path();
@@ -34,6 +35,17 @@ fn main() {
                 add(&path, &corpus);
             }
         }
+    }
+}
+
+/// Each small archive as it is, and with one change of each kind.
+fn add_changes(folder: &Path) {
+    for base in 0..fim_fuzz::mutate::bases() {
+        let first = u8::try_from(base).expect("there are not so many");
+        fs::write(folder.join(format!("{base}")), [first]).expect("the seed can be written");
+        let what = first % 16;
+        let seed = [first, what, first.wrapping_mul(37), first.wrapping_mul(91), 0, 5, what + 1, 3, 17, 0, 1];
+        fs::write(folder.join(format!("{base}-{what}")), seed).expect("the seed can be written");
     }
 }
 

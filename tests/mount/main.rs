@@ -15,6 +15,7 @@
 
 mod archives;
 mod attributes;
+mod damage;
 mod directory;
 mod exec;
 mod lifecycle;

@@ -322,6 +322,46 @@ fn a_damaged_layer_is_not_added() {
 }
 
 #[test]
+fn a_check_tells_what_is_damaged_and_whom_it_hits() {
+    let place = Place::new();
+    let image = place.image();
+    place.layer("one");
+    place.ok("fim layer app add one.layer");
+    let said = place.ok("fim check app");
+    assert_eq!(said.lines().filter(|line| line.contains(" is whole: ")).count(), 2, "{said}");
+    assert!(said.contains("(base)") && said.contains("(layer)"), "{said}");
+    assert_eq!(place.ok("fim layer app verify"), said);
+    let report: serde_json::Value = serde_json::from_str(&place.ok("fim check --json app")).unwrap();
+    assert_eq!((&report["whole"], &report["archives"][1]["blocks"]), (&true.into(), &1.into()));
+    // The first section of the base is its block.
+    let (offset, _) = layers(&place, "app")[0];
+    spoil(&image, offset + 64);
+    let done = place.run("fim check app");
+    assert_eq!((done.status, done.stderr.as_str()), (1, ""), "{done:?}");
+    for expected in ["is damaged: 1 finding;", "XXH3-64 checksum", "    hello\n", "(layer) is whole"] {
+        assert!(done.stdout.contains(expected), "{expected}: {}", done.stdout);
+    }
+    assert_eq!(place.run("fim check --quick app").status, 1);
+    assert_eq!(place.run(&format!("fim check --offset {offset} app")).status, 1);
+    assert_eq!(place.run("fim layer app verify").status, 1);
+    let done = place.run("fim check --json app");
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    let base = &report["archives"][0];
+    assert_eq!((&report["whole"], &base["findings"][0]["part"]), (&false.into(), &"block".into()));
+    assert!(base["files"].as_array().unwrap().contains(&"hello".into()), "{base}");
+    // The file with an archive alone, cut off, and what is none.
+    let bytes = fs::read(place.path("one.layer")).unwrap();
+    fs::write(place.path("cut"), &bytes[..bytes.len() / 2]).unwrap();
+    let done = place.run("fim check cut");
+    assert_eq!(done.status, 1, "{done:?}");
+    fs::write(place.path("none"), "no archive").unwrap();
+    for file in ["none", "absent", "."] {
+        let why = place.refused(&format!("fim check {file}"));
+        assert!(why.contains(file), "{why}");
+    }
+}
+
+#[test]
 fn a_copy_and_a_renamed_image_are_images() {
     let place = Place::new();
     let image = place.image();

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::{
     archive,
     archive::MakeArgs,
+    check::{self, How},
     making::{self, Compression},
     settings,
 };
@@ -72,6 +73,12 @@ pub enum LayerAction {
         /// As a JSON array.
         #[arg(long)]
         json: bool,
+    },
+    /// Checks all archives of the image and the layers above it, as fim check does.
+    Verify {
+        /// How to check and to tell.
+        #[command(flatten)]
+        how: How,
     },
     /// Prints index:offset:size:path of each layer, lowest first.
     List {
@@ -144,6 +151,12 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
             } else {
                 settings::lines(changes.iter().map(ToString::to_string))?;
             }
+        }
+        LayerAction::Verify { how } => {
+            let host = Host::read()?;
+            let above = site::layers_above(&host, &ImageFile::open(&args.image)?)?;
+            let threads = host.choices.threads.map(std::num::NonZeroUsize::get);
+            return check::verify(&args.image, &above, threads, *how, report);
         }
         LayerAction::List { json } => {
             let image = ImageFile::open(&args.image)?;

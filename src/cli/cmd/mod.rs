@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod bind;
 pub mod boot;
+pub mod check;
 pub mod create;
 pub mod env;
 pub mod exec;

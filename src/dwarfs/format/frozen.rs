@@ -116,6 +116,12 @@ impl Column {
         self.rows.stride == 0
     }
 
+    /// The first number that the field is too narrow for; `None` where it is as wide as its type.
+    #[must_use]
+    pub const fn bound(&self) -> Option<u64> {
+        1_u64.checked_shl(self.bits.width)
+    }
+
     /// Returns the field of item `index`, or nothing behind the last one.
     #[must_use]
     pub fn get(&self, data: &[u8], index: u32) -> Option<u64> {

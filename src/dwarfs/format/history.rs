@@ -8,7 +8,7 @@
 //! ```
 
 use super::thrift::{Kind, Reader, Writer};
-use crate::dwarfs::Error;
+use crate::dwarfs::{Error, limits};
 
 /// One entry for each time that the archive was written or rewritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -168,6 +168,7 @@ fn decode_entries(reader: &mut Reader<'_>) -> Result<Vec<HistoryEntry>, Error> {
     if kind != Kind::Struct && size > 0 {
         return Err(reader.malformed());
     }
+    check_items(size)?;
     (0..size).map(|_| HistoryEntry::decode(reader)).collect()
 }
 
@@ -176,7 +177,17 @@ fn decode_strings(reader: &mut Reader<'_>) -> Result<Vec<Vec<u8>>, Error> {
     if kind != Kind::Binary && size > 0 {
         return Err(reader.malformed());
     }
+    check_items(size)?;
     (0..size).map(|_| Ok(reader.binary()?.to_vec())).collect()
+}
+
+fn check_items(size: u32) -> Result<(), Error> {
+    let limit = limits::MAX_HISTORY_ITEMS;
+    if size > limit {
+        let (found, limit) = (u64::from(size), u64::from(limit));
+        return Err(Error::Limit { what: "length of a list in a history", found, limit });
+    }
+    Ok(())
 }
 
 fn encode_strings(writer: &mut Writer, strings: &[Vec<u8>]) {
@@ -187,6 +198,16 @@ fn encode_strings(writer: &mut Writer, strings: &[Vec<u8>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_of_a_million_empty_entries_is_refused() {
+        let mut writer = Writer::new();
+        writer.field(&mut 0, 1, Kind::List);
+        writer.list(Kind::Struct, 1 << 20);
+        let bytes = [writer.into_bytes(), vec![0; (1 << 20) + 1]].concat();
+        let error = History::decode(&bytes).unwrap_err();
+        assert!(matches!(error, Error::Limit { found: 0x10_0000, .. }), "{error}");
+    }
 
     #[test]
     fn a_history_reads_back() {

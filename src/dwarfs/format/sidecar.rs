@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::bytes::{array_at, u16_at, u32_at};
-use crate::dwarfs::Error;
+use crate::dwarfs::{Error, limits};
 
 /// Name of the file in the root of an archive.
 pub const FILE_NAME: &[u8] = b".fim.sidecar";
@@ -42,11 +42,22 @@ impl Sidecar {
             return Err(Error::Malformed { what: "side car", at: 0 });
         }
         let mut records = BTreeMap::new();
+        let mut items = 0_usize;
         while cursor.at < bytes.len() {
             let path_len = cursor.len32()?;
             let path = cursor.take(path_len)?.to_vec();
             let mut xattrs = Xattrs::new();
-            for _ in 0..cursor.len16()? {
+            let count = cursor.len16()?;
+            items += 1 + count;
+            if items > limits::MAX_SIDECAR_ITEMS {
+                let (found, limit) = (items as u64, limits::MAX_SIDECAR_ITEMS as u64);
+                return Err(Error::Limit {
+                    what: "number of objects and attributes in a side car",
+                    found,
+                    limit,
+                });
+            }
+            for _ in 0..count {
                 let name_len = cursor.len16()?;
                 let name = cursor.take(name_len)?.to_vec();
                 let value_len = cursor.len32()?;
@@ -151,6 +162,8 @@ mod tests {
         let cut = (0..whole.len()).filter(|end| Sidecar::decode(&whole[..*end]).is_ok()).count();
         assert_eq!(cut, 2, "only cuts between records leave a side car");
         assert!(Sidecar::decode(b"FIMSIDE2").is_err());
+        let many = [&b"FIMSIDE1"[..], &[0; 6 * (limits::MAX_SIDECAR_ITEMS + 1)]].concat();
+        assert!(matches!(Sidecar::decode(&many), Err(Error::Limit { .. })));
         assert!(Sidecar::decode(b"FIMSIDE1\xff\xff\xff\xff").is_err());
         assert!(matches!(
             Sidecar { records: [(Vec::new(), [(vec![b'n'; 70_000], Vec::new())].into())].into() }.encode(),

@@ -209,6 +209,10 @@ impl Tables {
             at_most("number of chunks", self.chunk_size.len(), 0)?;
         }
         at_most("number of inodes", inodes, entries)?;
+        // Each is named by an entry, so that its number has to fit there. What is kept for each inode is thereby in
+        // proportion to the data, also where all entries say the same in one bit.
+        let nameable = self.entry_inode.bound().and_then(|bound| u32::try_from(bound).ok());
+        at_most("number of inodes", inodes, nameable.unwrap_or(u32::MAX))?;
         at_most("number of directories", self.dir_first.len(), inodes.saturating_add(1))?;
         at_most("number of files", self.chunk_table.len(), inodes.saturating_add(1))?;
         at_most("number of symlinks", self.symlink_table.len(), inodes)?;
@@ -217,12 +221,8 @@ impl Tables {
         at_most("number of groups", self.gids.len(), rows)?;
         at_most("number of devices", self.devices.map_or(0, |table| table.len()), inodes)?;
         at_most("number of shared files", self.shared_files.len(), inodes)?;
-        if self.names.is_free() {
-            at_most("number of names", self.names.len(), entries)?;
-        }
-        if self.targets.is_free() {
-            at_most("number of link targets", self.targets.len(), self.symlink_table.len())?;
-        }
+        at_most("number of names", self.names.len(), entries)?;
+        at_most("number of link targets", self.targets.len(), self.symlink_table.len())?;
         if self.block_size == 0 || self.block_size > limits::MAX_BLOCK_LEN {
             let (found, limit) = (self.block_size, limits::MAX_BLOCK_LEN);
             return Err(Error::Limit { what: "block size", found, limit });

@@ -8,6 +8,7 @@ use super::{
     chunks::Piece,
     codec::Job,
     index::{Index, Place, Section},
+    live::Live,
     read_at::ReadAt,
     stat::{Kind, Stat},
     tree::{DirEntry, Inode, Tree},
@@ -76,8 +77,8 @@ pub struct BlockFacts {
 /// An open archive. All of it can be used from any thread.
 #[derive(Debug)]
 pub struct Archive {
-    tree: Tree,
-    blocks: Blocks,
+    pub(super) tree: Tree,
+    pub(super) blocks: Blocks,
 }
 
 impl Archive {
@@ -88,12 +89,13 @@ impl Archive {
     /// What is wrong with the archive, or with reading it.
     pub fn open(source: Arc<dyn ReadAt>, place: Place, cache: &Arc<BlockCache>) -> Result<Self, Error> {
         let index = Index::open(&*source, place)?;
-        let schema = load(&*source, &index, SectionKind::Schema, "schema", limits::MAX_SCHEMA_LEN)?;
+        let schema = load(&*source, &index, SectionKind::Schema, "schema")?;
         let schema = Schema::decode(&schema)?;
-        let metadata = load(&*source, &index, SectionKind::Metadata, "metadata", limits::MAX_METADATA_LEN)?;
+        let metadata = load(&*source, &index, SectionKind::Metadata, "metadata")?;
         let tree = Tree::new(&schema, metadata)?;
         let max_len = tree.tables().block_size;
-        Ok(Self { tree, blocks: Blocks::new(source, index, Arc::clone(cache), max_len) })
+        let live = Live::new(&*source, &index)?;
+        Ok(Self { tree, blocks: Blocks::new(source, index, live, Arc::clone(cache), max_len) })
     }
 
     /// The root directory.
@@ -307,43 +309,26 @@ impl Archive {
     /// What is wrong with a history section.
     pub fn history(&self) -> Result<History, Error> {
         let mut history = History::default();
+        let mut limit = limits::MAX_HISTORY_LEN;
         let source = self.blocks.source();
-        for section in self.index().sections().iter().filter(|section| section.kind == SectionKind::History) {
+        let sections = self.index().sections().iter().filter(|section| section.kind == SectionKind::History);
+        for section in sections.take(limits::MAX_HISTORIES) {
             let (codec, payload) = self.index().read(source, *section)?;
-            let job = Job { section: section.number, codec, limit: limits::MAX_HISTORY_LEN };
-            history.entries.extend(History::decode(&job.decompress(payload)?)?.entries);
+            let bytes = Job { section: section.number, codec, limit }.decompress(payload)?;
+            limit = limit.saturating_sub(bytes.len() as u64);
+            history.entries.extend(History::decode(&bytes)?.entries);
         }
         Ok(history)
-    }
-
-    /// Checks every section against its SHA-512/256 and its XXH3. `progress` hears of bytes done and bytes in all.
-    ///
-    /// # Errors
-    ///
-    /// The first section that does not match, or what is wrong with reading it.
-    pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Error> {
-        let total = self.index().end() - self.index().offset();
-        let mut done = 0;
-        for section in self.index().sections() {
-            self.index().check(self.blocks.source(), *section, true, &mut |bytes| {
-                done += bytes;
-                progress(done, total);
-            })?;
-        }
-        progress(total, total);
-        Ok(())
     }
 }
 
 /// Reads, checks and decompresses the first section of a kind.
-fn load(
-    source: &dyn ReadAt,
-    index: &Index,
-    kind: SectionKind,
-    what: &'static str,
-    limit: u64,
-) -> Result<Vec<u8>, Error> {
+fn load(source: &dyn ReadAt, index: &Index, kind: SectionKind, what: &'static str) -> Result<Vec<u8>, Error> {
     let section = index.first(kind).ok_or(Error::MissingSection { what })?;
     let (codec, payload) = index.read(source, section)?;
+    let limit = match kind {
+        SectionKind::Metadata => limits::max_metadata(payload.len() as u64),
+        _ => limits::MAX_SCHEMA_LEN,
+    };
     Job { section: section.number, codec, limit }.decompress(payload)
 }

@@ -6,6 +6,7 @@ use super::{
     cache::{BlockCache, Key, Opened, Origin},
     codec::Job,
     index::{Index, Payload, Section},
+    live::{Generation, Live},
     read_at::{ReadAt, read_into, read_vec},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     pinned::Slice,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     sys::block_memory::Memory,
 };
@@ -40,6 +41,7 @@ pub(super) struct Blocks {
 struct Sections {
     source: Arc<dyn ReadAt>,
     index: Index,
+    live: Live,
     /// Longest uncompressed block.
     max_len: u64,
     blocks: Vec<BlockState>,
@@ -51,8 +53,8 @@ struct BlockState {
     section: Section,
     /// Read from its header on first use.
     payload: OnceLock<Payload>,
-    /// The state of the file, never 0, in which the block was found equal to its checksum.
-    checked: AtomicU64,
+    /// The generation of the file, never 0, in which the block was found equal to its checksum.
+    checked: AtomicU32,
     /// Held by whoever compares a stored block with its checksum.
     checking: Mutex<()>,
     /// When the cache let go of it, by the cache's clock.
@@ -60,18 +62,24 @@ struct BlockState {
 }
 
 impl Blocks {
-    pub(super) fn new(source: Arc<dyn ReadAt>, index: Index, cache: Arc<BlockCache>, max_len: u64) -> Self {
+    pub(super) fn new(
+        source: Arc<dyn ReadAt>,
+        index: Index,
+        live: Live,
+        cache: Arc<BlockCache>,
+        max_len: u64,
+    ) -> Self {
         let blocks = index.sections().iter().filter(|section| section.kind == SectionKind::Block);
         let state = |section: &Section| BlockState {
             section: *section,
             payload: OnceLock::new(),
-            checked: AtomicU64::new(0),
+            checked: AtomicU32::new(0),
             checking: Mutex::new(()),
             left: AtomicU64::new(0),
         };
         let blocks = blocks.map(state).collect();
         let archive = cache.register();
-        let sections = Arc::new(Sections { source, index, max_len, blocks });
+        let sections = Arc::new(Sections { source, index, live, max_len, blocks });
         Self { origin: Arc::clone(&sections) as _, sections, cache, archive }
     }
 
@@ -95,8 +103,7 @@ impl Blocks {
         let payload = sections.payload(block)?;
         if payload.compression == Compression::None {
             checked_range(offset, len, payload.len)?;
-            sections.check_stored(block)?;
-            return read_vec(self.source(), payload.offset + offset, len as u64).map(Slice::from_vec);
+            return sections.read_stored(block, payload.offset + offset, len as u64).map(Slice::from_vec);
         }
         let range = checked_range(offset, len, sections.max_len)?;
         self.cache.slice(self.key(number), &self.origin, range)
@@ -134,24 +141,37 @@ impl Sections {
         Ok(*block.payload.get_or_init(|| payload))
     }
 
+    /// Reads a part of a stored block from the file. It counts if the block as a whole was checked in the file's
+    /// present state; else the block is checked and the part read once more.
+    fn read_stored(&self, block: &BlockState, offset: u64, len: u64) -> Result<Vec<u8>, Error> {
+        /// Tries before a file that somebody keeps writing to is given up.
+        const TRIES: u32 = 4;
+        for _ in 0..TRIES {
+            if block.checked.load(Ordering::Acquire) != 0 {
+                let bytes = read_vec(&*self.source, offset, len)?;
+                if self.is_checked(block)?.is_ok() {
+                    return Ok(bytes);
+                }
+            }
+            self.check_stored(block)?;
+        }
+        Err(Error::Replaced { offset: block.section.offset })
+    }
+
     /// Compares a stored block with its checksum, unless that was done since the file was last changed.
     fn check_stored(&self, block: &BlockState) -> Result<(), Error> {
-        let stamp = self.stamp(block)?;
-        if block.checked.load(Ordering::Acquire) == stamp {
-            return Ok(());
-        }
         let _one_at_a_time = block.checking.lock();
-        if block.checked.load(Ordering::Acquire) != stamp {
+        if let Err(generation) = self.is_checked(block)? {
             self.index.check(&*self.source, block.section, false, &mut |_| {})?;
-            block.checked.store(stamp, Ordering::Release);
+            block.checked.store(generation, Ordering::Release);
         }
         Ok(())
     }
 
-    /// The state of the file.
-    fn stamp(&self, block: &BlockState) -> Result<u64, Error> {
-        let failed = |source| Error::Read { offset: block.section.offset, len: 0, source };
-        self.source.stamp().map(|stamp| stamp.max(1)).map_err(failed)
+    /// Whether a block was checked in the file's present state; else the number of that.
+    fn is_checked(&self, block: &BlockState) -> Result<Result<(), Generation>, Error> {
+        let generation = self.live.confirm(&*self.source)?;
+        Ok(if block.checked.load(Ordering::Acquire) == generation { Ok(()) } else { Err(generation) })
     }
 }
 
@@ -167,14 +187,13 @@ impl Origin for Sections {
         if payload.len > limit {
             return Err(Error::Limit { what: "length of a compressed block", found: payload.len, limit });
         }
-        let stamp = self.stamp(block)?;
         let len = usize::try_from(payload.len).map_err(|_| job.no_room(payload.len))?;
         let (memory, mut writer) = Memory::reserve(len).map_err(|_| job.no_room(payload.len))?;
         read_into(&*self.source, payload.offset, writer.spare())?;
         writer.publish(len);
-        if block.checked.load(Ordering::Acquire) != stamp {
+        if let Err(generation) = self.is_checked(block)? {
             self.index.compare(&*self.source, block.section, memory.bytes(0..len))?;
-            block.checked.store(stamp, Ordering::Release);
+            block.checked.store(generation, Ordering::Release);
         }
         job.decoder(memory).map(|opened| Some(Opened::new(opened)))
     }

@@ -39,7 +39,7 @@ pub(super) struct Size {
 
 impl Size {
     /// Adds a piece; files are at most as long as an offset of the host can be.
-    fn add(&mut self, piece: Piece) -> Result<(), Error> {
+    pub(super) fn add(&mut self, piece: Piece) -> Result<(), Error> {
         let too_long =
             || Error::Limit { what: "file size", found: u64::MAX, limit: i64::MAX.cast_unsigned() };
         let total = self.total.checked_add(piece.len()).filter(|total| i64::try_from(*total).is_ok());

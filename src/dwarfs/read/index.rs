@@ -105,6 +105,23 @@ impl Index {
         self.sections.last().map_or(self.offset, |section| section.end)
     }
 
+    /// The sections as their headers tell them one by one, whatever the section index says.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a header, or with reading it.
+    pub(super) fn hopped(&self, source: &dyn ReadAt) -> Result<Vec<Section>, Error> {
+        let Self { minor, offset, end, .. } = *self;
+        let mut plain = Self { minor, offset, end, has_index: false, sections: Vec::new() };
+        plain.hop(source)?;
+        Ok(plain.sections)
+    }
+
+    /// Length of what the archive was looked for in, from its beginning on.
+    pub(super) const fn place_len(&self) -> u64 {
+        self.end - self.offset
+    }
+
     /// Whether the sections were found by the section index.
     #[must_use]
     pub const fn has_index(&self) -> bool {
@@ -141,14 +158,34 @@ impl Index {
         source: &dyn ReadAt,
         section: Section,
     ) -> Result<(Compression, Vec<u8>), Error> {
+        self.read_whole(source, section, false)
+    }
+
+    /// As [`read`](Self::read); `strict` checks the payload against its SHA-512/256 as well.
+    pub(super) fn read_whole(
+        &self,
+        source: &dyn ReadAt,
+        section: Section,
+        strict: bool,
+    ) -> Result<(Compression, Vec<u8>), Error> {
+        use sha2::Digest as _;
+        let payload = self.payload(source, section)?;
+        let limit = limits::max_stored(section.kind);
+        if payload.len > limit {
+            return Err(Error::Limit { what: "stored length of a section", found: payload.len, limit });
+        }
         if self.minor < FIRST_MINOR_WITH_CHECKSUMS {
-            let payload = self.payload(source, section)?;
             return Ok((payload.compression, read_vec(source, payload.offset, payload.len)?));
         }
         let header = self.header(source, section)?;
         let bytes = read_vec(source, section.offset + HEADER_LEN as u64, header.len)?;
         if header.hash_xxh3(&bytes) != header.xxh3 {
             return Err(mismatch(section, Checksum::Xxh3));
+        }
+        if strict
+            && <[u8; 32]>::from(header.sha_hasher().chain_update(&bytes).finalize()) != header.sha512_256
+        {
+            return Err(mismatch(section, Checksum::Sha512));
         }
         Ok((header.compression, bytes))
     }
@@ -160,6 +197,14 @@ impl Index {
         }
         let header = self.header(source, section)?;
         if header.hash_xxh3(payload) == header.xxh3 { Ok(()) } else { Err(mismatch(section, Checksum::Xxh3)) }
+    }
+
+    /// The number that a section's header gives it; `None` in formats whose headers have none.
+    pub(super) fn number(&self, source: &dyn ReadAt, section: Section) -> Result<Option<u32>, Error> {
+        if self.minor < FIRST_MINOR_WITH_CHECKSUMS {
+            return Ok(None);
+        }
+        self.header(source, section).map(|header| Some(header.number))
     }
 
     /// Checks a section against its checksums, without keeping it; `take` hears of each piece that was read.
@@ -303,7 +348,7 @@ fn find_archive(source: &dyn ReadAt, file_len: u64) -> Result<u64, Error> {
     const STEP: usize = 1 << 20;
     const NEEDLE_LEN: usize = MAGIC.len() + 1;
     let mut buffer = vec![0; STEP];
-    let mut offset = 0;
+    let (mut offset, mut candidates) = (0, 0);
     while file_len.saturating_sub(offset) >= HEADER_LEN as u64 {
         let len = usize::try_from(file_len - offset).map_or(STEP, |rest| rest.min(STEP));
         let Some(window) = buffer.get_mut(..len) else { break };
@@ -313,6 +358,11 @@ fn find_archive(source: &dyn ReadAt, file_len: u64) -> Result<u64, Error> {
             let candidate = offset + found as u64;
             if is_archive(source, candidate, file_len) {
                 return Ok(candidate);
+            }
+            candidates += 1;
+            if candidates > limits::MAX_CANDIDATES {
+                let (found, limit) = (candidates, limits::MAX_CANDIDATES);
+                return Err(Error::Limit { what: "number of false starts before an archive", found, limit });
             }
             at = found + 1;
         }

@@ -13,11 +13,13 @@
 mod archive;
 mod blocks;
 mod cache;
+mod check;
 mod chunks;
 mod classes;
 mod codec;
 mod index;
 mod links;
+mod live;
 mod prefetch;
 mod read_at;
 mod stat;
@@ -25,7 +27,8 @@ mod tree;
 
 pub use archive::{Archive, BlockFacts, Figures, Seek};
 pub use cache::{Background, BlockCache, CacheFigures, CacheOptions};
+pub use check::{Depth, Finding, Findings, HitFiles, Part, Report, check};
 pub use index::{Index, Place, Section};
-pub use read_at::ReadAt;
+pub use read_at::{ReadAt, Stamp};
 pub use stat::{Kind, Stat, Timestamp};
 pub use tree::{DirEntry, Inode};

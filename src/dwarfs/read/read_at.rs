@@ -1,6 +1,11 @@
 //! Where an archive's bytes come from.
 
-use std::{fmt, fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt as _},
+};
 
 use crate::dwarfs::Error;
 
@@ -24,14 +29,22 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
     /// What the host says; `UnexpectedEof` where it ends before.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Returns a number that differs when the contents have been changed: what was checked is checked again then.
+    /// Returns what changes when the bytes do, so that a checksum need not be computed again as long as it stays.
     ///
     /// # Errors
     ///
     /// What the host says.
-    fn stamp(&self) -> io::Result<u64> {
-        self.len()
+    fn stamp(&self) -> io::Result<Stamp> {
+        Ok(Stamp { len: self.len()?, ..Stamp::default() })
     }
+}
+
+/// A state of a file: its length and the times of its last changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    len: u64,
+    mtime: (i64, i64),
+    ctime: (i64, i64),
 }
 
 impl ReadAt for File {
@@ -43,11 +56,13 @@ impl ReadAt for File {
         FileExt::read_exact_at(self, buffer, offset)
     }
 
-    fn stamp(&self) -> io::Result<u64> {
-        use std::os::unix::fs::MetadataExt as _;
-        let metadata = self.metadata()?;
-        let time = metadata.mtime().wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec());
-        Ok(metadata.size().rotate_left(32) ^ time.cast_unsigned())
+    fn stamp(&self) -> io::Result<Stamp> {
+        let found = self.metadata()?;
+        Ok(Stamp {
+            len: found.len(),
+            mtime: (found.mtime(), found.mtime_nsec()),
+            ctime: (found.ctime(), found.ctime_nsec()),
+        })
     }
 }
 
@@ -118,6 +133,11 @@ pub(super) fn read_into(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> 
         len: buffer.len() as u64,
         source,
     })
+}
+
+/// The state of `source`.
+pub(super) fn stamp_of(source: &dyn ReadAt) -> Result<Stamp, Error> {
+    source.stamp().map_err(|source| Error::Read { offset: 0, len: 0, source })
 }
 
 /// The length of `source`.

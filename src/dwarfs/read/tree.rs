@@ -282,9 +282,13 @@ impl Tree {
     }
 
     /// The entries of a directory.
-    fn entries(&self, directory: Inode) -> Result<Range<u32>, Error> {
+    pub(super) fn entries(&self, directory: Inode) -> Result<Range<u32>, Error> {
         let other = Error::NotADirectory { inode: directory.0 };
-        let number = self.number_of(directory, Class::Directory, other)?;
+        self.entries_of(self.number_of(directory, Class::Directory, other)?, directory)
+    }
+
+    /// The entries of the directory with this inode number.
+    pub(super) fn entries_of(&self, number: u32, directory: Inode) -> Result<Range<u32>, Error> {
         let first = |number: u32| match self.tables.options.packed_directories {
             true => at(&self.links()?.first, number, "directory"),
             false => self.tables.dir_first.at32(&self.data, number, "directory"),
@@ -299,7 +303,7 @@ impl Tree {
 
     /// What an entry of a directory names. A directory that is named by any entry but its own is refused: following
     /// it could lead in a circle.
-    fn target(&self, directory: Inode, entry: u32) -> Result<Inode, Error> {
+    pub(super) fn target(&self, directory: Inode, entry: u32) -> Result<Inode, Error> {
         let number = self.tables.entry_inode.at32(&self.data, entry, "directory entry")?;
         if self.ends.class(number)? == Class::Directory
             && (number == 0
@@ -343,7 +347,7 @@ impl Tree {
     }
 
     /// The index into the chunk table of a regular file.
-    fn chunk_index(&self, inode: Inode) -> Result<u32, Error> {
+    pub(super) fn chunk_index(&self, inode: Inode) -> Result<u32, Error> {
         let number = self.number_of(inode, Class::Regular, Error::NotAFile { inode: inode.0 })?;
         let file = number - self.ends.symlinks;
         let Some(shared) = file.checked_sub(self.unique_files) else { return Ok(file) };
@@ -358,7 +362,7 @@ impl Tree {
         })
     }
 
-    fn chunks_at(&self, index: u32) -> Result<Range<u32>, Error> {
+    pub(super) fn chunks_at(&self, index: u32) -> Result<Range<u32>, Error> {
         let first = |number: u32| match self.tables.options.packed_chunk_table {
             true => at(self.unpacked_chunk_table()?, number, "chunk list"),
             false => self.tables.chunk_table.at32(&self.data, number, "chunk list"),
