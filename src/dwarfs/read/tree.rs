@@ -187,7 +187,7 @@ impl Tree {
     }
 
     /// The inode number of an object.
-    fn number(&self, inode: Inode) -> Result<u32, Error> {
+    pub(super) fn number(&self, inode: Inode) -> Result<u32, Error> {
         match self.tables.entry_table {
             Some(_) => self.tables.entry_inode.at32(&self.data, inode.0, "inode"),
             None => Ok(inode.0),
@@ -282,14 +282,10 @@ impl Tree {
     }
 
     /// The entries of a directory.
-    fn entries(&self, directory: Inode) -> Result<Range<u32>, Error> {
+    pub(super) fn entries(&self, directory: Inode) -> Result<Range<u32>, Error> {
         let other = Error::NotADirectory { inode: directory.0 };
         let number = self.number_of(directory, Class::Directory, other)?;
-        let first = |number: u32| match self.tables.options.packed_directories {
-            true => at(&self.links()?.first, number, "directory"),
-            false => self.tables.dir_first.at32(&self.data, number, "directory"),
-        };
-        let range = first(number)?..first(number + 1)?;
+        let range = self.first_entry(number)?..self.first_entry(number + 1)?;
         if range.start > range.end || range.end > self.tables.entry_inode.len() {
             let what = "the entries of a directory are not a range of all entries";
             return Err(Error::Damaged { what, inode: directory.0 });
@@ -297,9 +293,51 @@ impl Tree {
         Ok(range)
     }
 
+    /// The name of an entry.
+    pub(super) fn name_of_entry(&self, entry: u32) -> Result<Text, Error> {
+        let name_index = self.tables.entry_name.at32(&self.data, entry, "directory entry")?;
+        let mut name = Text::new();
+        self.tables.names.read(&self.data, name_index, limits::MAX_NAME_LEN, &mut name)?;
+        Ok(name)
+    }
+
+    /// Whether an object is a directory.
+    pub(super) fn is_directory(&self, inode: Inode) -> bool {
+        self.number(inode).is_ok_and(|number| number < self.ends.directories)
+    }
+
+    /// The first entry that names an object.
+    pub(super) fn first_entry_of(&self, inode: Inode) -> Result<u32, Error> {
+        if self.tables.entry_table.is_some() {
+            return Ok(inode.0);
+        }
+        let column = &self.tables.entry_inode;
+        let names = |entry: &u32| column.get(&self.data, *entry) == Some(u64::from(inode.0));
+        let none = Error::Damaged { what: "no directory has an entry of the inode", inode: inode.0 };
+        (0..column.len()).find(names).ok_or(none)
+    }
+
+    /// The number of the directory that holds an entry: the last one whose entries do not begin behind it.
+    pub(super) fn holder_of(&self, entry: u32) -> Result<u32, Error> {
+        let (mut low, mut high) = (0, self.ends.directories);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.first_entry(middle)? <= entry { low = middle + 1 } else { high = middle }
+        }
+        low.checked_sub(1).ok_or(Error::Damaged { what: "no directory holds an entry", inode: 0 })
+    }
+
+    /// Where the entries of the directory with this inode number begin; of the number behind the last: where all end.
+    fn first_entry(&self, directory: u32) -> Result<u32, Error> {
+        match self.tables.options.packed_directories {
+            true => at(&self.links()?.first, directory, "directory"),
+            false => self.tables.dir_first.at32(&self.data, directory, "directory"),
+        }
+    }
+
     /// What an entry of a directory names. A directory that is named by any entry but its own is refused: following
     /// it could lead in a circle.
-    fn target(&self, directory: Inode, entry: u32) -> Result<Inode, Error> {
+    pub(super) fn target(&self, directory: Inode, entry: u32) -> Result<Inode, Error> {
         let number = self.tables.entry_inode.at32(&self.data, entry, "directory entry")?;
         if self.ends.class(number)? == Class::Directory
             && (number == 0
@@ -313,7 +351,7 @@ impl Tree {
     }
 
     /// The entry that names the directory with this inode number.
-    fn own_entry(&self, directory: u32) -> Result<u32, Error> {
+    pub(super) fn own_entry(&self, directory: u32) -> Result<u32, Error> {
         match self.rebuilds_links() {
             true => at(&self.links()?.own, directory, "directory"),
             false => self.tables.dir_self.at32(&self.data, directory, "directory"),
@@ -321,7 +359,7 @@ impl Tree {
     }
 
     /// The inode number of the directory that a directory is in.
-    fn parent(&self, directory: u32) -> Result<u32, Error> {
+    pub(super) fn parent(&self, directory: u32) -> Result<u32, Error> {
         if self.rebuilds_links() {
             return at(&self.links()?.parent, directory, "directory");
         }
