@@ -7,7 +7,7 @@ use fim::dwarfs::read::Place;
 use crate::support::{check, test_data};
 
 /// Archives with codecs that cannot be read yet: they must say so.
-const UNSUPPORTED: [&str; 6] =
+pub(crate) const UNSUPPORTED: [&str; 6] =
     ["cx-brotli", "cx-flac", "cx-media-all", "cx-ricepp", "meta-brotli", "nocatnames"];
 
 /// Length of what precedes, and of the archive, in `embedded-tail.bin`.

@@ -16,6 +16,7 @@ mod bad;
 mod compat;
 mod made;
 mod support;
+mod tool;
 mod tree_facts;
 mod upstream;
 mod written;

@@ -27,7 +27,7 @@ pub(crate) type Manifest = BTreeMap<String, Map<String, Value>>;
 type Listed = (Vec<u8>, Option<(NodeId, Attr)>);
 
 /// Longest file that the manifests have a digest of; longer ones are nearly all holes.
-const HASHED: u64 = 64 << 20;
+pub(crate) const HASHED: u64 = 64 << 20;
 
 /// Before this format files of equal content shared an inode number; ours tells them apart.
 const FIRST_MINOR_WITH_ENTRIES: u8 = 3;
