@@ -283,7 +283,7 @@ impl Archive {
 }
 
 /// Reads, checks and decompresses the first section of a kind.
-fn load(
+pub(super) fn load(
     source: &dyn ReadAt,
     index: &Index,
     kind: SectionKind,

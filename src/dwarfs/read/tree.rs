@@ -12,7 +12,8 @@
 //!
 //! Opening looks at no inode except for a few binary searches. What cannot be known without looking at all of them
 //! (that directories form a tree, that references are in range) is checked where it is used: a directory is only
-//! entered through the one entry that its own record names, hence nobody can be led in a circle.
+//! entered through the one entry that its own record names, hence nobody can be led in a circle; and the entries of
+//! two directories never overlap, hence a walk is no longer than the table of entries.
 
 use std::{
     cmp::Ordering,
@@ -20,7 +21,7 @@ use std::{
 };
 
 use super::{
-    chunks::{Chunks, Piece, Size, piece},
+    chunks::{self, Chunks, Piece, Size, piece},
     classes::{Ends, mode_of},
     links::{Links, prefix_sums, repeat_counts},
     stat::{Class, Kind, Stat, Timestamp},
@@ -92,6 +93,9 @@ pub(super) struct Tree {
     chunk_table: OnceLock<Option<Vec<u32>>>,
     shared_files: OnceLock<Option<Vec<u32>>>,
     link_counts: OnceLock<Vec<u32>>,
+    /// Whether the ranges of directories, and of chunk lists, follow each other; looked at on first use.
+    directories_ascend: OnceLock<bool>,
+    chunk_lists_ascend: OnceLock<bool>,
 }
 
 impl Tree {
@@ -112,6 +116,8 @@ impl Tree {
             chunk_table: OnceLock::new(),
             shared_files: OnceLock::new(),
             link_counts: OnceLock::new(),
+            directories_ascend: OnceLock::new(),
+            chunk_lists_ascend: OnceLock::new(),
         })
     }
 
@@ -128,6 +134,11 @@ impl Tree {
     /// Number of inodes.
     pub(super) const fn inode_count(&self) -> u32 {
         self.ends.inodes
+    }
+
+    /// Number of directories.
+    pub(super) const fn directory_count(&self) -> u32 {
+        self.ends.directories
     }
 
     /// The root directory.
@@ -254,6 +265,15 @@ impl Tree {
             let allocated = cache.allocated(&self.data, index).unwrap_or(total);
             return Ok(Size { total, allocated });
         }
+        // Short lists are summed up each time. Long ones could make that a product of two tables, if they overlapped.
+        let column = &self.tables.chunk_table;
+        if chunks.len() >= chunks::LONG_LIST
+            && !self.tables.options.packed_chunk_table
+            && !*self.chunk_lists_ascend.get_or_init(|| ascends(column, &self.data))
+        {
+            let what = "the chunk lists do not stand in order";
+            return Err(Error::Damaged { what, inode: inode.0 });
+        }
         self.chunks.size(&self.tables, &self.data, &chunks)
     }
 
@@ -328,11 +348,17 @@ impl Tree {
     }
 
     /// Where the entries of the directory with this inode number begin; of the number behind the last: where all end.
+    ///
+    /// Directories whose ranges overlap would make a walk as long as the product of both tables: they are refused.
     fn first_entry(&self, directory: u32) -> Result<u32, Error> {
-        match self.tables.options.packed_directories {
-            true => at(&self.links()?.first, directory, "directory"),
-            false => self.tables.dir_first.at32(&self.data, directory, "directory"),
+        if self.tables.options.packed_directories {
+            return at(&self.links()?.first, directory, "directory");
         }
+        let column = &self.tables.dir_first;
+        if !*self.directories_ascend.get_or_init(|| ascends(column, &self.data)) {
+            return Err(Error::Damaged { what: "the directories do not stand in order", inode: 0 });
+        }
+        column.at32(&self.data, directory, "directory")
     }
 
     /// What an entry of a directory names. A directory that is named by any entry but its own is refused: following
@@ -432,7 +458,8 @@ impl Tree {
             Kind::Regular => self.file_size(inode),
             Kind::Directory => Ok(Size { total: DIRECTORY_SIZE, allocated: DIRECTORY_SIZE }),
             Kind::Symlink => {
-                let len = self.tables.targets.len_of(&self.data, self.target_number(inode)?)?;
+                let number = self.target_number(inode)?;
+                let len = self.tables.targets.len_of(&self.data, number, limits::MAX_TARGET_LEN)?;
                 Ok(Size { total: len as u64, allocated: 0 })
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => Ok(Size::default()),
@@ -496,6 +523,15 @@ impl Tree {
         let nanos = subsec.saturating_mul(options.subsec_nanos).min(NANOS_IN_SECOND - 1);
         Ok(Timestamp { seconds, nanos: u32::try_from(nanos).unwrap_or_default() })
     }
+}
+
+/// Whether no value of a table is less than the one before it.
+fn ascends(column: &Column, data: &[u8]) -> bool {
+    let mut before = 0;
+    (0..column.len()).all(|number| {
+        let value = column.get(data, number).unwrap_or_default();
+        std::mem::replace(&mut before, value) <= value
+    })
 }
 
 fn at(table: &[u32], number: u32, what: &'static str) -> Result<u32, Error> {
