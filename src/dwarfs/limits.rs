@@ -85,5 +85,9 @@ pub const MAX_NAME_LEN: usize = 255;
 /// Longest target of a symlink in bytes (`PATH_MAX` without its NUL).
 pub const MAX_TARGET_LEN: usize = 4_095;
 
+/// Longest path of an object in bytes: far longer than one that can be opened (`PATH_MAX`), short enough to bound a
+/// circle of parents.
+pub const MAX_PATH_LEN: usize = 1 << 20;
+
 /// Feature strings of an archive: upstream knows one.
 pub const MAX_FEATURES: u64 = 1_024;

@@ -11,13 +11,14 @@ use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    ReplyXattr, TimeOrNow, WriteFlags,
 };
 
 use super::{
     convert::{self, FOREVER, caller, perm},
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
     reply,
+    requests::{Request, Requests},
 };
 use crate::{
     sync::Arc,
@@ -41,19 +42,20 @@ pub(super) struct Front {
     no_xattrs: bool,
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
+    requests: Arc<Requests>,
 }
 
 impl Front {
     /// Serves `fs` as `options` say.
-    pub(super) fn new(fs: Arc<dyn FileSystem>, options: Options) -> Self {
+    pub(super) fn new(fs: Arc<dyn FileSystem>, options: Options, requests: Arc<Requests>) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
-        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs }
+        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests }
     }
 }
 
 impl Filesystem for Front {
-    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+    fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
         for flag in self.options.capabilities(self.fs.is_read_only()).iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel lacks a capability");
@@ -65,16 +67,19 @@ impl Filesystem for Front {
         Ok(())
     }
 
-    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.requests.note(Request::Lookup);
         let work = || self.fs.lookup(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, found| reply::lookup(reply, &found));
     }
 
-    fn forget(&self, _: &Request, node: INodeNo, count: u64) {
+    fn forget(&self, _: &fuser::Request, node: INodeNo, count: u64) {
+        self.requests.note(Request::Forget);
         reply::silently(|| self.fs.forget(ino(node), count));
     }
 
-    fn getattr(&self, request: &Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, request: &fuser::Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        self.requests.note(Request::GetAttr);
         let node = ino(node);
         let send = |reply: ReplyAttr, attr| reply.attr(&FOREVER, &convert::attr(node, &attr));
         reply::answer(request, reply, || self.fs.getattr(node), send);
@@ -82,7 +87,7 @@ impl Filesystem for Front {
 
     fn setattr(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         node: INodeNo,
         mode: Option<u32>,
         uid: Option<u32>,
@@ -98,6 +103,7 @@ impl Filesystem for Front {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
+        self.requests.note(Request::SetAttr);
         let (node, perm, ctime) = (ino(node), mode.map(perm), ctime.map(convert::received_time));
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let changes = SetAttr { perm, uid, gid, size, atime, mtime, ctime };
@@ -105,14 +111,15 @@ impl Filesystem for Front {
         reply::answer(request, reply, || self.fs.setattr(caller(request), node, &changes), send);
     }
 
-    fn readlink(&self, request: &Request, node: INodeNo, reply: ReplyData) {
+    fn readlink(&self, request: &fuser::Request, node: INodeNo, reply: ReplyData) {
+        self.requests.note(Request::ReadLink);
         let work = || self.fs.readlink(ino(node));
         reply::answer(request, reply, work, |reply, target| reply.data(&target));
     }
 
     fn mknod(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -120,6 +127,7 @@ impl Filesystem for Front {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        self.requests.note(Request::MkNod);
         let work = || {
             let kind = FileKind::from_mode(mode).ok_or_else(|| invalid("make a node of this type"))?;
             let rdev = convert::decode_device(rdev);
@@ -130,28 +138,39 @@ impl Filesystem for Front {
 
     fn mkdir(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
         _umask: u32,
         reply: ReplyEntry,
     ) {
+        self.requests.note(Request::MkDir);
         let work = || self.fs.mkdir(caller(request), ino(parent), named(name)?, perm(mode));
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
     }
 
-    fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.note(Request::Unlink);
         let work = || self.fs.unlink(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
-    fn rmdir(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn rmdir(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.note(Request::RmDir);
         let work = || self.fs.rmdir(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
-    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+    fn symlink(
+        &self,
+        request: &fuser::Request,
+        parent: INodeNo,
+        name: &OsStr,
+        target: &Path,
+        reply: ReplyEntry,
+    ) {
+        self.requests.note(Request::SymLink);
         let target = target.as_os_str().as_bytes();
         let work = || self.fs.symlink(caller(request), ino(parent), named(name)?, target);
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
@@ -159,7 +178,7 @@ impl Filesystem for Front {
 
     fn rename(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -167,6 +186,7 @@ impl Filesystem for Front {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
+        self.requests.note(Request::Rename);
         let work = || {
             let flags =
                 RenameFlags::from_bits(flags.bits()).ok_or_else(|| invalid("rename with these flags"))?;
@@ -175,14 +195,22 @@ impl Filesystem for Front {
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
-    fn link(&self, request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn link(
+        &self,
+        request: &fuser::Request,
+        node: INodeNo,
+        parent: INodeNo,
+        name: &OsStr,
+        reply: ReplyEntry,
+    ) {
+        self.requests.note(Request::Link);
         let work = || self.fs.link(ino(node), ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
     }
 
     fn create(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
@@ -190,6 +218,7 @@ impl Filesystem for Front {
         _flags: i32,
         reply: ReplyCreate,
     ) {
+        self.requests.note(Request::Create);
         let (kind, rdev) = (FileKind::Regular, convert::decode_device(0));
         let work = || self.fs.mknod(caller(request), ino(parent), named(name)?, kind, perm(mode), rdev);
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
@@ -199,14 +228,16 @@ impl Filesystem for Front {
         });
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &fuser::Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.requests.note(Request::Open);
         match self.options.opens {
             Opens::Silent => reply::unsupported(reply),
             Opens::Announced => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
         }
     }
 
-    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn opendir(&self, _: &fuser::Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        self.requests.note(Request::OpenDir);
         match self.options.opens {
             Opens::Silent => reply::unsupported(reply),
             Opens::Announced => {
@@ -217,7 +248,7 @@ impl Filesystem for Front {
 
     fn read(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         node: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -226,13 +257,14 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        self.requests.note(Request::Read);
         let work = || self.fs.read(ino(node), offset, usize::try_from(size).unwrap_or(0));
         reply::answer(request, reply, work, |reply, data| reply.data(&data.contiguous()));
     }
 
     fn write(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         node: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -242,6 +274,7 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        self.requests.note(Request::Write);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let work = || self.fs.write(caller(request), ino(node), offset, data, kill);
         // Not longer than MAX_TRANSFER, and written as a whole or not at all.
@@ -249,27 +282,45 @@ impl Filesystem for Front {
         reply::answer(request, reply, work, |reply, ()| reply.written(len));
     }
 
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+    fn flush(&self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        self.requests.note(Request::Flush);
         reply::unsupported(reply);
     }
 
-    fn fsync(&self, request: &Request, node: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+    fn fsync(
+        &self,
+        request: &fuser::Request,
+        node: INodeNo,
+        _: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.requests.note(Request::FSync);
         let work = || self.fs.fsync(ino(node), data_only);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
-    fn readdir(&self, request: &Request, dir: INodeNo, _: FileHandle, offset: u64, reply: ReplyDirectory) {
+    fn readdir(
+        &self,
+        request: &fuser::Request,
+        dir: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: ReplyDirectory,
+    ) {
+        self.requests.note(Request::ReadDir);
         reply::fill(request, reply, |sink| self.fs.readdir(ino(dir), offset, sink), ReplyDirectory::ok);
     }
 
     fn readdirplus(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         dir: INodeNo,
         _: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
+        self.requests.note(Request::ReadDirPlus);
         reply::fill(
             request,
             reply,
@@ -278,12 +329,21 @@ impl Filesystem for Front {
         );
     }
 
-    fn fsyncdir(&self, request: &Request, dir: INodeNo, _: FileHandle, data_only: bool, reply: ReplyEmpty) {
+    fn fsyncdir(
+        &self,
+        request: &fuser::Request,
+        dir: INodeNo,
+        _: FileHandle,
+        data_only: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.requests.note(Request::FSyncDir);
         let work = || self.fs.fsyncdir(ino(dir), data_only);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
-    fn statfs(&self, request: &Request, _: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, request: &fuser::Request, _: INodeNo, reply: ReplyStatfs) {
+        self.requests.note(Request::StatFs);
         reply::answer(
             request,
             reply,
@@ -298,7 +358,7 @@ impl Filesystem for Front {
 
     fn setxattr(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -306,6 +366,7 @@ impl Filesystem for Front {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        self.requests.note(Request::SetXattr);
         let work = || {
             let flags = u32::try_from(flags).ok().and_then(XattrFlags::from_bits);
             let flags = flags.ok_or_else(|| invalid("set the attribute with these flags"))?;
@@ -314,7 +375,8 @@ impl Filesystem for Front {
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
-    fn getxattr(&self, request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, request: &fuser::Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.requests.note(Request::GetXattr);
         if self.no_xattrs {
             return reply::unsupported(reply);
         }
@@ -322,7 +384,8 @@ impl Filesystem for Front {
         reply::answer(request, reply, work, |reply, value| reply::xattr(reply, size, &value));
     }
 
-    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &fuser::Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        self.requests.note(Request::ListXattr);
         if self.no_xattrs {
             return reply::unsupported(reply);
         }
@@ -330,14 +393,15 @@ impl Filesystem for Front {
         reply::answer(request, reply, work, |reply, names| reply::xattr(reply, size, &names));
     }
 
-    fn removexattr(&self, request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+    fn removexattr(&self, request: &fuser::Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.requests.note(Request::RemoveXattr);
         let work = || self.fs.removexattr(caller(request), ino(node), name.as_bytes());
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
     fn ioctl(
         &self,
-        _: &Request,
+        _: &fuser::Request,
         _: INodeNo,
         _: FileHandle,
         _: IoctlFlags,
@@ -346,12 +410,13 @@ impl Filesystem for Front {
         _: u32,
         reply: ReplyIoctl,
     ) {
+        self.requests.note(Request::Ioctl);
         reply.error(fuser::Errno::ENOTTY);
     }
 
     fn fallocate(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         node: INodeNo,
         _: FileHandle,
         offset: u64,
@@ -359,6 +424,7 @@ impl Filesystem for Front {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        self.requests.note(Request::FAllocate);
         let work = || {
             let mode = u32::try_from(mode).ok().and_then(FallocateMode::from_bits);
             let mode = mode.ok_or_else(|| vfs::Error::new(Errno::EOPNOTSUPP, "allocate in this mode"))?;
@@ -369,13 +435,14 @@ impl Filesystem for Front {
 
     fn lseek(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         node: INodeNo,
         _: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
+        self.requests.note(Request::LSeek);
         if self.writes_back {
             // Bytes that only the kernel has are neither data nor hole to us; its own answer (all data) is right.
             return reply::unsupported(reply);
@@ -391,7 +458,7 @@ impl Filesystem for Front {
 
     fn copy_file_range(
         &self,
-        request: &Request,
+        request: &fuser::Request,
         from: INodeNo,
         _: FileHandle,
         from_offset: u64,
@@ -402,6 +469,7 @@ impl Filesystem for Front {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        self.requests.note(Request::CopyFileRange);
         let (who, len) = (caller(request), len.min(MAX_COPY));
         let work = || self.fs.copy_range(who, ino(from), from_offset, ino(to), to_offset, len);
         let send = |reply: ReplyWrite, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX));

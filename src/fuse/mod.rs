@@ -18,8 +18,10 @@ mod front;
 mod notify;
 mod options;
 mod reply;
+mod requests;
 mod session;
 
 pub use notify::Notices;
 pub use options::{Opens, Options, WriteCache};
+pub use requests::{Request, Requests};
 pub use session::{Error, Serving, serve};

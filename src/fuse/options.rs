@@ -74,13 +74,15 @@ impl Options {
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_EXPLICIT_INVAL_DATA
             | InitFlags::FUSE_DO_READDIRPLUS
-            | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_MAX_PAGES;
         if self.opens == Opens::Silent {
             flags |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         }
         if !read_only {
-            flags |= InitFlags::FUSE_HANDLE_KILLPRIV_V2;
+            // On the host attributes cost a stat an entry, so that the kernel shall guess who wants them. Layers that
+            // nobody writes have them at hand, and a wrong guess costs a LOOKUP an entry: walkers list a directory to
+            // its end before they look at what is in it, and from the second reply on AUTO takes them for readers.
+            flags |= InitFlags::FUSE_HANDLE_KILLPRIV_V2 | InitFlags::FUSE_READDIRPLUS_AUTO;
         }
         if self.writes_back(read_only) {
             flags |= InitFlags::FUSE_WRITEBACK_CACHE;
@@ -104,7 +106,10 @@ mod tests {
         let writable = options.capabilities(false);
         assert!(writable.contains(InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_HANDLE_KILLPRIV_V2));
         assert!(writable.contains(InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT));
-        assert!(!options.capabilities(true).contains(InitFlags::FUSE_WRITEBACK_CACHE));
+        let read_only = options.capabilities(true);
+        assert!(!read_only.contains(InitFlags::FUSE_WRITEBACK_CACHE));
+        assert!(!read_only.contains(InitFlags::FUSE_READDIRPLUS_AUTO), "attributes always come along");
+        assert!(read_only.contains(InitFlags::FUSE_DO_READDIRPLUS));
         let plain = Options { write_cache: WriteCache::Through, opens: Opens::Announced, ..options };
         assert!(!plain.capabilities(false).intersects(
             InitFlags::FUSE_WRITEBACK_CACHE

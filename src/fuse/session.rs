@@ -12,7 +12,7 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, front::Front};
+use super::{Notices, Options, Requests, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
@@ -40,6 +40,7 @@ pub struct Serving {
     notices: Arc<Notices>,
     sender: thread::JoinHandle<()>,
     ended: PipeReader,
+    requests: Arc<Requests>,
 }
 
 /// Serves `fs` on `device`, a descriptor of `/dev/fuse` that has been mounted.
@@ -60,8 +61,10 @@ pub fn serve(
     config.n_threads = Some(options.threads.get());
     // Each clone is made by opening /dev/fuse by name, which a user that fusermount3 helped may not be able to.
     config.clone_fd = fuse_dev::open().is_ok();
-    let session = fuser::Session::from_fd(Front::new(fs, options), device, SessionACL::All, config)
-        .map_err(Error::Handshake)?;
+    let requests = Arc::new(Requests::default());
+    let front = Front::new(fs, options, Arc::clone(&requests));
+    let session =
+        fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 
     let sender = notices.start(session.notifier()).map_err(Error::Start)?;
     let (ended, end) = pipe().map_err(Error::Start)?;
@@ -73,7 +76,7 @@ pub fn serve(
             result
         })
         .map_err(Error::Start)?;
-    Ok(Serving { session, notices, sender, ended })
+    Ok(Serving { session, notices, sender, ended, requests })
 }
 
 impl Serving {
@@ -81,6 +84,12 @@ impl Serving {
     #[must_use]
     pub fn ended(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// Waits for the end of the session, which is the end of the mount.

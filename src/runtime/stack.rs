@@ -251,6 +251,21 @@ fn open_layers(
     Ok(())
 }
 
+/// Puts layers together for looking into them: nothing is served, nothing can be changed, owners are shown as stored.
+///
+/// # Errors
+///
+/// [`Error`] names what cannot be opened.
+pub fn look_into(sources: &[LayerSource]) -> Result<Overlay, Error> {
+    let cache = BlockCache::with(CachePlan::default().options());
+    let mut layers = Vec::with_capacity(sources.len());
+    for source in sources {
+        open_layers(source, &cache, &mut layers)?;
+    }
+    let options = OverlayOptions::default();
+    Overlay::new(layers, None, options, Arc::new(vfs::NoInvalidate)).map_err(Error::Merge)
+}
+
 /// Offset and length of each archive in a file of layers, lowest first.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod compat;
 mod formats;
 mod made;
 mod support;
+mod tool;
 mod tree_facts;
 mod upstream;
 mod written;

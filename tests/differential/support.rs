@@ -27,7 +27,7 @@ pub(crate) type Manifest = BTreeMap<String, Map<String, Value>>;
 type Listed = (Vec<u8>, Option<(NodeId, Attr)>);
 
 /// Longest file that the manifests have a digest of; longer ones are nearly all holes.
-const HASHED: u64 = 64 << 20;
+pub(crate) const HASHED: u64 = 64 << 20;
 
 /// Before this format files of equal content shared an inode number; ours tells them apart.
 const FIRST_MINOR_WITH_ENTRIES: u8 = 3;
@@ -226,6 +226,24 @@ pub(crate) fn differences(found: &Manifest, expected: &Manifest) -> Vec<String> 
     differences
 }
 
+/// Checks that every path leads to an object that leads back to it, or to the first of its paths.
+fn paths_lead_back(archive: &Archive) -> Result<(), String> {
+    let mut first = BTreeMap::new();
+    let mut damage = None;
+    let walked = archive.paths(&mut |path, inode| {
+        let first = first.entry(inode).or_insert_with(|| path.to_vec());
+        let back = archive.path_of(inode).map_err(|error| full(&error));
+        // Which of several names comes first is the archive's choice.
+        let same =
+            back.as_ref().is_ok_and(|back| back == first || archive.find(back).unwrap() == Some(inode));
+        if !same {
+            damage.get_or_insert(format!("{} leads back to {back:?}", quote(path)));
+        }
+    });
+    walked.map_err(|error| full(&error))?;
+    damage.map_or(Ok(()), Err)
+}
+
 /// Checks that an archive equals its manifest.
 pub(crate) fn check(path: &Path, place: Place, manifest: &Path) -> Result<usize, String> {
     let layer = open(path, place).map_err(|error| full(&error))?;
@@ -236,6 +254,7 @@ pub(crate) fn check(path: &Path, place: Place, manifest: &Path) -> Result<usize,
             entry.remove("ino");
         });
     }
+    paths_lead_back(layer.archive())?;
     let differences = differences(&found, &expected);
     if differences.is_empty() {
         return Ok(found.len());

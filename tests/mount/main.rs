@@ -21,6 +21,7 @@ mod exec;
 mod lifecycle;
 mod mapping;
 mod memory;
+mod messages;
 mod read;
 mod rename;
 mod session;

@@ -18,7 +18,7 @@ use std::{
 };
 
 use fim::{
-    fuse::{self, Notices, Options, Serving},
+    fuse::{self, Notices, Options, Requests, Serving},
     sync::Arc,
     sys::{
         fuse_dev,
@@ -127,6 +127,11 @@ impl Served {
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The requests so far.
+    pub(crate) fn requests(&self) -> &Requests {
+        self.serving.as_ref().unwrap().requests()
     }
 
     /// Unmounts and waits for the session's end.

@@ -13,6 +13,7 @@
     reason = "tests"
 )]
 
+mod browse;
 mod commit;
 mod exec;
 mod exit_codes;

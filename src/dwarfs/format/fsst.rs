@@ -14,7 +14,10 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
-use super::bytes::{array_at, u32_at};
+use super::{
+    bytes::{array_at, u32_at},
+    strings::too_long,
+};
 use crate::dwarfs::Error;
 
 /// A decoded string; names fit without an allocation.
@@ -90,8 +93,7 @@ impl Symbols {
         while let Some(piece) = pieces.next()? {
             text.extend_from_slice(piece);
             if text.len() > max_len {
-                let (found, limit) = (text.len() as u64, max_len as u64);
-                return Err(Error::Limit { what: "length of a name or link target", found, limit });
+                return Err(too_long(text.len(), max_len));
             }
         }
         Ok(())
@@ -102,11 +104,14 @@ impl Symbols {
     /// # Errors
     ///
     /// As [`decode`](Self::decode).
-    pub fn decoded_len(&self, codes: &[u8]) -> Result<usize, Error> {
+    pub fn decoded_len(&self, codes: &[u8], max_len: usize) -> Result<usize, Error> {
         let mut pieces = Pieces { symbols: &self.symbols, codes, at: 0 };
         let mut len = 0;
         while let Some(piece) = pieces.next()? {
             len += piece.len();
+            if len > max_len {
+                return Err(too_long(len, max_len));
+            }
         }
         Ok(len)
     }
@@ -168,7 +173,8 @@ mod tests {
         let mut text = Text::new();
         symbols.decode(&codes, 255, &mut text).unwrap();
         assert_eq!(text.as_slice(), b"DwarFS!x");
-        assert_eq!(symbols.decoded_len(&codes).unwrap(), 8);
+        assert_eq!(symbols.decoded_len(&codes, 8).unwrap(), 8);
+        assert!(matches!(symbols.decoded_len(&codes, 7), Err(Error::Limit { found: 8, .. })));
         for other in
             ["", "D", "Dw", "DwarFS!", "DwarFS!x", "DwarFS!xy", "DwarFS!w", "DwarFR", "DwarFT", "E", "C"]
         {

@@ -14,10 +14,7 @@ use super::{
     fsst::{Symbols, Text},
     metadata::string_table,
 };
-use crate::{
-    dwarfs::{Error, limits},
-    sync::OnceLock,
-};
+use crate::{dwarfs::Error, sync::OnceLock};
 
 /// A string table.
 #[derive(Debug)]
@@ -103,8 +100,7 @@ impl Strings {
             return symbols.decode(stored, max_len, text);
         }
         if stored.len() > max_len {
-            let (found, limit) = (stored.len() as u64, max_len as u64);
-            return Err(Error::Limit { what: "length of a name or link target", found, limit });
+            return Err(too_long(stored.len(), max_len));
         }
         text.clear();
         text.extend_from_slice(stored);
@@ -116,15 +112,13 @@ impl Strings {
     /// # Errors
     ///
     /// As [`read`](Self::read).
-    pub fn len_of(&self, data: &[u8], number: u32) -> Result<usize, Error> {
-        /// Stored bytes of the longest string, all of them escaped.
-        const LONGEST: usize = 2 * limits::MAX_TARGET_LEN;
+    pub fn len_of(&self, data: &[u8], number: u32, max_len: usize) -> Result<usize, Error> {
         let stored = self.stored(data, number)?;
-        if stored.len() > LONGEST {
-            let (found, limit) = (stored.len() as u64, LONGEST as u64);
-            return Err(Error::Limit { what: "stored length of a name or link target", found, limit });
+        match self.symbols() {
+            Some(symbols) => symbols.decoded_len(stored, max_len),
+            None if stored.len() <= max_len => Ok(stored.len()),
+            None => Err(too_long(stored.len(), max_len)),
         }
-        self.symbols().map_or(Ok(stored.len()), |symbols| symbols.decoded_len(stored))
     }
 
     /// Compares string `number` with `other`, without copying or decoding more than needed.
@@ -153,6 +147,11 @@ impl Strings {
         let bound = u64::from(self.len());
         bytes.ok_or(Error::OutOfRange { what: "string", found: u64::from(number), bound })
     }
+}
+
+/// The error of a string that is longer than any sensible one.
+pub(super) const fn too_long(found: usize, limit: usize) -> Error {
+    Error::Limit { what: "length of a name or link target", found: found as u64, limit: limit as u64 }
 }
 
 impl Compact {

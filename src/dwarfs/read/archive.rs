@@ -9,6 +9,7 @@ use super::{
     codec::Job,
     index::{Index, Place, Section},
     live::Live,
+    paths::VisitPath,
     read_at::ReadAt,
     stat::{Kind, Stat},
     tree::{DirEntry, Inode, Tree},
@@ -127,6 +128,26 @@ impl Archive {
             }
         }
         Ok(Some(inode))
+    }
+
+    /// The path of an object from the root, without a slash in front; of a file with several names the first one. For
+    /// a directory this takes a step a name, for anything else a look at all entries: for many of them use
+    /// [`paths`](Self::paths).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfRange`] where there is no such inode, or what is wrong with the metadata.
+    pub fn path_of(&self, inode: Inode) -> Result<Vec<u8>, Error> {
+        self.tree.path_of(inode)
+    }
+
+    /// Visits every path below the root, each directory before what is in it, all names of a file.
+    ///
+    /// # Errors
+    ///
+    /// The first damage of the metadata, after everything else has been visited.
+    pub fn paths(&self, visit: &mut VisitPath<'_>) -> Result<(), Error> {
+        self.tree.paths(visit)
     }
 
     /// What an inode is.

@@ -52,7 +52,7 @@ impl Size {
 }
 
 /// Number of chunks from which on a file is worth an offset table.
-const LONG: u32 = 128;
+pub(super) const LONG_LIST: usize = 128;
 /// Chunks between two remembered offsets.
 const STEP: u32 = 64;
 /// Offset tables that are kept: those of the files used last.
@@ -74,7 +74,7 @@ pub(super) struct Chunks {
 impl Chunks {
     /// Length of the file with these chunks.
     pub(super) fn size(&self, tables: &Tables, data: &[u8], chunks: &Range<u32>) -> Result<Size, Error> {
-        if chunks.len() >= usize::try_from(LONG).unwrap_or(usize::MAX) {
+        if chunks.len() >= LONG_LIST {
             return Ok(self.offsets(tables, data, chunks)?.size);
         }
         let mut size = Size::default();
@@ -92,7 +92,7 @@ impl Chunks {
         chunks: &Range<u32>,
         offset: u64,
     ) -> Result<(u32, u64), Error> {
-        if chunks.len() < usize::try_from(LONG).unwrap_or(usize::MAX) {
+        if chunks.len() < LONG_LIST {
             return Ok((chunks.start, 0));
         }
         let offsets = self.offsets(tables, data, chunks)?;

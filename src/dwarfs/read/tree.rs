@@ -12,7 +12,8 @@
 //!
 //! Opening looks at no inode except for a few binary searches. What cannot be known without looking at all of them
 //! (that directories form a tree, that references are in range) is checked where it is used: a directory is only
-//! entered through the one entry that its own record names, hence nobody can be led in a circle.
+//! entered through the one entry that its own record names, hence nobody can be led in a circle; and the entries of
+//! two directories never overlap, hence a walk is no longer than the table of entries.
 
 use std::{
     cmp::Ordering,
@@ -20,7 +21,7 @@ use std::{
 };
 
 use super::{
-    chunks::{Chunks, Piece, Size, piece},
+    chunks::{self, Chunks, Piece, Size, piece},
     classes::{Ends, mode_of},
     links::{Links, prefix_sums, repeat_counts},
     stat::{Class, Kind, Stat, Timestamp},
@@ -92,6 +93,9 @@ pub(super) struct Tree {
     chunk_table: OnceLock<Option<Vec<u32>>>,
     shared_files: OnceLock<Option<Vec<u32>>>,
     link_counts: OnceLock<Vec<u32>>,
+    /// Whether the ranges of directories, and of chunk lists, follow each other; looked at on first use.
+    directories_ascend: OnceLock<bool>,
+    chunk_lists_ascend: OnceLock<bool>,
 }
 
 impl Tree {
@@ -112,6 +116,8 @@ impl Tree {
             chunk_table: OnceLock::new(),
             shared_files: OnceLock::new(),
             link_counts: OnceLock::new(),
+            directories_ascend: OnceLock::new(),
+            chunk_lists_ascend: OnceLock::new(),
         })
     }
 
@@ -128,6 +134,11 @@ impl Tree {
     /// Number of inodes.
     pub(super) const fn inode_count(&self) -> u32 {
         self.ends.inodes
+    }
+
+    /// Number of directories.
+    pub(super) const fn directory_count(&self) -> u32 {
+        self.ends.directories
     }
 
     /// The root directory.
@@ -187,7 +198,7 @@ impl Tree {
     }
 
     /// The inode number of an object.
-    fn number(&self, inode: Inode) -> Result<u32, Error> {
+    pub(super) fn number(&self, inode: Inode) -> Result<u32, Error> {
         match self.tables.entry_table {
             Some(_) => self.tables.entry_inode.at32(&self.data, inode.0, "inode"),
             None => Ok(inode.0),
@@ -254,6 +265,15 @@ impl Tree {
             let allocated = cache.allocated(&self.data, index).unwrap_or(total);
             return Ok(Size { total, allocated });
         }
+        // Short lists are summed up each time. Long ones could make that a product of two tables, if they overlapped.
+        let column = &self.tables.chunk_table;
+        if chunks.len() >= chunks::LONG_LIST
+            && !self.tables.options.packed_chunk_table
+            && !*self.chunk_lists_ascend.get_or_init(|| ascends(column, &self.data))
+        {
+            let what = "the chunk lists do not stand in order";
+            return Err(Error::Damaged { what, inode: inode.0 });
+        }
         self.chunks.size(&self.tables, &self.data, &chunks)
     }
 
@@ -289,16 +309,60 @@ impl Tree {
 
     /// The entries of the directory with this inode number.
     pub(super) fn entries_of(&self, number: u32, directory: Inode) -> Result<Range<u32>, Error> {
-        let first = |number: u32| match self.tables.options.packed_directories {
-            true => at(&self.links()?.first, number, "directory"),
-            false => self.tables.dir_first.at32(&self.data, number, "directory"),
-        };
-        let range = first(number)?..first(number + 1)?;
+        let range = self.first_entry(number)?..self.first_entry(number + 1)?;
         if range.start > range.end || range.end > self.tables.entry_inode.len() {
             let what = "the entries of a directory are not a range of all entries";
             return Err(Error::Damaged { what, inode: directory.0 });
         }
         Ok(range)
+    }
+
+    /// The name of an entry.
+    pub(super) fn name_of_entry(&self, entry: u32) -> Result<Text, Error> {
+        let name_index = self.tables.entry_name.at32(&self.data, entry, "directory entry")?;
+        let mut name = Text::new();
+        self.tables.names.read(&self.data, name_index, limits::MAX_NAME_LEN, &mut name)?;
+        Ok(name)
+    }
+
+    /// Whether an object is a directory.
+    pub(super) fn is_directory(&self, inode: Inode) -> bool {
+        self.number(inode).is_ok_and(|number| number < self.ends.directories)
+    }
+
+    /// The first entry that names an object.
+    pub(super) fn first_entry_of(&self, inode: Inode) -> Result<u32, Error> {
+        if self.tables.entry_table.is_some() {
+            return Ok(inode.0);
+        }
+        let column = &self.tables.entry_inode;
+        let names = |entry: &u32| column.get(&self.data, *entry) == Some(u64::from(inode.0));
+        let none = Error::Damaged { what: "no directory has an entry of the inode", inode: inode.0 };
+        (0..column.len()).find(names).ok_or(none)
+    }
+
+    /// The number of the directory that holds an entry: the last one whose entries do not begin behind it.
+    pub(super) fn holder_of(&self, entry: u32) -> Result<u32, Error> {
+        let (mut low, mut high) = (0, self.ends.directories);
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.first_entry(middle)? <= entry { low = middle + 1 } else { high = middle }
+        }
+        low.checked_sub(1).ok_or(Error::Damaged { what: "no directory holds an entry", inode: 0 })
+    }
+
+    /// Where the entries of the directory with this inode number begin; of the number behind the last: where all end.
+    ///
+    /// Directories whose ranges overlap would make a walk as long as the product of both tables: they are refused.
+    fn first_entry(&self, directory: u32) -> Result<u32, Error> {
+        if self.tables.options.packed_directories {
+            return at(&self.links()?.first, directory, "directory");
+        }
+        let column = &self.tables.dir_first;
+        if !*self.directories_ascend.get_or_init(|| ascends(column, &self.data)) {
+            return Err(Error::Damaged { what: "the directories do not stand in order", inode: 0 });
+        }
+        column.at32(&self.data, directory, "directory")
     }
 
     /// What an entry of a directory names. A directory that is named by any entry but its own is refused: following
@@ -317,7 +381,7 @@ impl Tree {
     }
 
     /// The entry that names the directory with this inode number.
-    fn own_entry(&self, directory: u32) -> Result<u32, Error> {
+    pub(super) fn own_entry(&self, directory: u32) -> Result<u32, Error> {
         match self.rebuilds_links() {
             true => at(&self.links()?.own, directory, "directory"),
             false => self.tables.dir_self.at32(&self.data, directory, "directory"),
@@ -325,7 +389,7 @@ impl Tree {
     }
 
     /// The inode number of the directory that a directory is in.
-    fn parent(&self, directory: u32) -> Result<u32, Error> {
+    pub(super) fn parent(&self, directory: u32) -> Result<u32, Error> {
         if self.rebuilds_links() {
             return at(&self.links()?.parent, directory, "directory");
         }
@@ -398,7 +462,8 @@ impl Tree {
             Kind::Regular => self.file_size(inode),
             Kind::Directory => Ok(Size { total: DIRECTORY_SIZE, allocated: DIRECTORY_SIZE }),
             Kind::Symlink => {
-                let len = self.tables.targets.len_of(&self.data, self.target_number(inode)?)?;
+                let number = self.target_number(inode)?;
+                let len = self.tables.targets.len_of(&self.data, number, limits::MAX_TARGET_LEN)?;
                 Ok(Size { total: len as u64, allocated: 0 })
             }
             Kind::CharDevice | Kind::BlockDevice | Kind::Fifo | Kind::Socket => Ok(Size::default()),
@@ -462,6 +527,15 @@ impl Tree {
         let nanos = subsec.saturating_mul(options.subsec_nanos).min(NANOS_IN_SECOND - 1);
         Ok(Timestamp { seconds, nanos: u32::try_from(nanos).unwrap_or_default() })
     }
+}
+
+/// Whether no value of a table is less than the one before it.
+fn ascends(column: &Column, data: &[u8]) -> bool {
+    let mut before = 0;
+    (0..column.len()).all(|number| {
+        let value = column.get(data, number).unwrap_or_default();
+        std::mem::replace(&mut before, value) <= value
+    })
 }
 
 fn at(table: &[u32], number: u32, what: &'static str) -> Result<u32, Error> {

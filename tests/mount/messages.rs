@@ -1,0 +1,138 @@
+//! Few messages: what walks and reads of a read-only mount cost, counted by the front.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    num::NonZeroUsize,
+    path::Path,
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
+
+use fim::{
+    dwarfs::{
+        read::{Archive, BlockCache, Place},
+        write::{DirSource, WriteOptions, write_archive},
+    },
+    fuse::{Options, Request},
+    layer::ArchiveLayer,
+    overlay::{Overlay, OverlayOptions},
+    sync::Arc,
+    vfs::{Layer, NoInvalidate},
+};
+
+use crate::support::{Served, can_mount};
+
+/// Directories of a sample tree, each with so many files that they share a reply; the first one has more by far.
+const DIRECTORIES: usize = 40;
+const FILES: usize = 30;
+const LARGE: usize = 2000;
+/// Directories that these are in.
+const TOPS: usize = 5;
+
+fn make_tree(root: &Path, prefix: &str) {
+    for directory in 0..DIRECTORIES {
+        let path = root.join(format!("top{}/dir{directory}", directory % TOPS));
+        fs::create_dir_all(&path).unwrap();
+        for file in 0..FILES {
+            fs::write(path.join(format!("{prefix}{file}")), format!("{directory} {file}")).unwrap();
+        }
+        if directory == 0 {
+            for file in 0..LARGE {
+                fs::write(path.join(format!("{prefix}file-{file}")), b"").unwrap();
+            }
+        }
+        std::os::unix::fs::symlink("nowhere", path.join(format!("{prefix}link"))).unwrap();
+    }
+}
+
+/// Archives of the sample tree, whose names begin with one letter or another.
+static ARCHIVES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
+    ["a", "b"].map(|prefix| {
+        let tree = tempfile::tempdir().unwrap();
+        make_tree(tree.path(), prefix);
+        let options = WriteOptions { threads: NonZeroUsize::MIN, ..WriteOptions::default() };
+        let mut bytes = Vec::new();
+        write_archive(&DirSource::open(tree.path()).unwrap(), &options, &mut bytes, &()).unwrap();
+        bytes
+    })
+});
+
+fn layer(bytes: &[u8]) -> Arc<dyn Layer> {
+    let place = Place::At { offset: 0, len: None };
+    let archive = Archive::open(Arc::new(bytes.to_vec()), place, &BlockCache::new(1 << 22)).unwrap();
+    Arc::new(ArchiveLayer::new(archive).unwrap())
+}
+
+fn serve(layers: usize) -> Served {
+    let layers = ARCHIVES.iter().take(layers).map(|bytes| layer(bytes)).collect();
+    let overlay = Overlay::new(layers, None, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
+    Served::start(Arc::new(overlay), Options::default())
+}
+
+/// Runs a program over the mount and returns the requests that it cost.
+fn cost(served: &Served, words: &[&str]) -> BTreeMap<Request, u64> {
+    let before: BTreeMap<_, _> = served.requests().counted().collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir("/").stdout(Stdio::null());
+    assert!(command.status().unwrap().success(), "{words:?}");
+    let after = served.requests().counted();
+    after
+        .map(|(request, count)| (request, count - before.get(&request).copied().unwrap_or(0)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+/// A walk that shows attributes, one that does not, and one that shows everything.
+const WALKS: [&[&str]; 3] = [&["find"], &["find", "-printf", "%s %T@ %U %m "], &["ls", "-lR"]];
+
+fn walk(served: &Served, words: &[&str]) -> BTreeMap<Request, u64> {
+    let mut words = words.to_vec();
+    words.insert(1, served.path.to_str().unwrap());
+    cost(served, &words)
+}
+
+#[test]
+fn a_walk_costs_messages_by_directories_and_the_next_one_none() {
+    if !can_mount() {
+        return;
+    }
+    for layers in [1, 2] {
+        for words in WALKS {
+            let served = serve(layers);
+            let first = walk(&served, words);
+            println!("{} layers, {}: {first:?}", layers, words.join(" "));
+            let count = |request| first.get(&request).copied().unwrap_or(0);
+            for never in [Request::Lookup, Request::ReadDir, Request::Open] {
+                assert_eq!(count(never), 0, "{words:?}: {first:?}");
+            }
+            for once in [Request::GetAttr, Request::OpenDir, Request::GetXattr, Request::ListXattr] {
+                assert!(count(once) <= 1, "{words:?}: {first:?}");
+            }
+            // A listing ends with an empty reply; a reply holds at least 128 of our entries.
+            let entries = layers * (DIRECTORIES * (FILES + 1) + LARGE);
+            let directories = DIRECTORIES + TOPS + 1;
+            let most = u64::try_from(2 * directories + entries / 128).unwrap();
+            assert!(count(Request::ReadDirPlus) <= most, "more than {most}: {first:?}");
+            assert_eq!(walk(&served, words), BTreeMap::new(), "{words:?} again");
+            served.stop();
+        }
+    }
+}
+
+#[test]
+fn reading_costs_a_message_a_file_and_the_next_time_none() {
+    if !can_mount() {
+        return;
+    }
+    let served = serve(2);
+    walk(&served, WALKS[1]);
+    let script = format!("find '{}' -type f -size +0 -print0 | xargs -0 -n64 cat", served.path.display());
+    let first = cost(&served, &["sh", "-c", &script]);
+    println!("{first:?}");
+    let files = u64::try_from(2 * DIRECTORIES * FILES).unwrap();
+    let expected = [(Request::Open, 1), (Request::Read, files), (Request::Flush, 1)];
+    assert_eq!(first, BTreeMap::from(expected));
+    assert_eq!(cost(&served, &["sh", "-c", &script]), BTreeMap::new());
+    served.stop();
+}
