@@ -12,6 +12,7 @@ use super::{
     Place, commission,
     message::{FromServer, LIMIT, ToServer},
     place::Locked,
+    view::View,
 };
 use crate::{
     causes::one_line,
@@ -130,6 +131,7 @@ fn start<'a>(
     let session =
         fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
             .map_err(|error| one_line(&error))?;
+    let view = View::mount(place, &stack, duty.source, duty.session)?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
@@ -139,6 +141,7 @@ fn start<'a>(
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
         pidfd: Pidfd::own().map_err(say("open the own process"))?,
         session,
+        view,
         signals,
         clients: Vec::new(),
         next: 0,
@@ -186,6 +189,7 @@ struct Server<'a> {
     namespaces: Namespaces,
     pidfd: Pidfd,
     session: fuse::Serving,
+    view: View,
     signals: Signals,
     clients: Vec<Client>,
     next: u32,
@@ -289,8 +293,9 @@ impl Server<'_> {
         let (watched, held) = Channel::pair(LIMIT)?;
         let mut channel = std::mem::replace(&mut client.channel, watched);
         let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
+        let layers = Arc::clone(&self.view.layers);
         thread::Builder::new().name("fim-commit".to_owned()).spawn(move || {
-            commission::attend(&mut channel, &stack, &mount);
+            commission::attend(&mut channel, &stack, &layers, &mount);
             drop(held);
         })?;
         Ok(())
@@ -307,7 +312,9 @@ impl Server<'_> {
         self.next = self.next.wrapping_add(1);
         let fds: Vec<BorrowedFd<'_>> =
             std::iter::once(self.pidfd.as_fd()).chain(self.namespaces.fds()).collect();
-        client.channel.send(&FromServer::encode_welcome(id, &self.place.mount()), &fds)?;
+        client
+            .channel
+            .send(&FromServer::encode_welcome(id, &self.place.mount(), &self.place.layers()), &fds)?;
         tracing::info!(%id, pid, "instance");
         Ok(())
     }
@@ -354,7 +361,8 @@ impl Server<'_> {
         let deadline = Instant::now() + LAST_WRITES;
         let ended = ready::wait(&[(self.session.ended(), Interest::HangUp)], Some(deadline))?;
         let in_time = ended.first().is_some_and(|ended| ended.hung_up);
-        let Self { session, stack, .. } = self;
+        let Self { session, view, stack, place, .. } = self;
+        view.end(place);
         if in_time {
             session.wait().map_err(io::Error::other)?;
         } else {
