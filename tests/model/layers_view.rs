@@ -11,8 +11,8 @@ use fim::{
     layer::{HostDir, HostUpper},
     overlay::{LayersView, Overlay, OverlayOptions},
     vfs::{
-        Attr, DirPlusSink, DirSink, Entry, Errno, FileKind, FileSystem, Full, Ino, Invalidate, Layer, Lookup,
-        Name, NoInvalidate, SetAttr,
+        Attr, DirPlusSink, DirSink, Entry, Errno, FileKind, FileSystem as _, Full, Ino, Invalidate, Layer,
+        Lookup, Name, NoInvalidate, SetAttr,
     },
 };
 

@@ -131,7 +131,8 @@ fn start<'a>(
     let session =
         fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
             .map_err(|error| one_line(&error))?;
-    let view = View::mount(place, &stack, duty.source, duty.session)?;
+    let view =
+        View::mount(place, &stack, duty.source, duty.session).map_err(say("mount the view of the layers"))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
@@ -347,26 +348,29 @@ impl Server<'_> {
     }
 
     /// Unmounts, waits until everything is written, and removes the directory.
-    fn finish(mut self) -> io::Result<()> {
-        let locked = match self.locked.take() {
+    fn finish(self) -> io::Result<()> {
+        let Self { place, stack, session, view, clients, locked, .. } = self;
+        let locked = match locked {
             Some(locked) => locked,
-            None => self.place.lock().map_err(io::Error::other)?,
+            None => place.lock().map_err(io::Error::other)?,
         };
         // Fronts that are still there end their sandboxes when their leases close.
-        self.clients.clear();
-        let target = self.place.mount();
+        drop(clients);
+        let ending = view.unmount(place);
+        let target = place.mount();
         if let Err(errno) = mount::unmount(&target, Unmount::Lazy) {
             tracing::warn!(%errno, "cannot unmount");
         }
         let deadline = Instant::now() + LAST_WRITES;
-        let ended = ready::wait(&[(self.session.ended(), Interest::HangUp)], Some(deadline))?;
+        let ended = ready::wait(&[(session.ended(), Interest::HangUp)], Some(deadline))?;
         let in_time = ended.first().is_some_and(|ended| ended.hung_up);
-        let Self { session, view, stack, place, .. } = self;
-        view.end(place);
         if in_time {
             session.wait().map_err(io::Error::other)?;
         } else {
             tracing::error!("the mount is in use still, and is left");
+        }
+        if let Some(ending) = ending {
+            ending.wait();
         }
         // The upper is free before the next server can be started.
         drop(stack);
