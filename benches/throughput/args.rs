@@ -17,9 +17,12 @@ pub struct Args {
     /// Measures only these kinds (names as in the table's head); ours stays the first column
     #[arg(long, value_delimiter = ',')]
     pub kinds: Vec<String>,
-    /// The tree to pack and read [default: one made by this program]
+    /// The tree to pack and read [default: one made by this program]; given again, one more table of reading
     #[arg(long, value_name = "DIR")]
-    pub tree: Option<PathBuf>,
+    pub tree: Vec<PathBuf>,
+    /// Looks at the memory of servers again after so long without work; 0 leaves that out
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub idle: u64,
     /// The fim binary [default: $FIM, else the release binary built with this benchmark]
     #[arg(long, value_name = "PATH")]
     pub fim: Option<PathBuf>,

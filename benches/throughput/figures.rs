@@ -26,6 +26,15 @@ pub fn median(samples: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
+/// Returns the smallest sample that at least this share (0 to 1) of them does not exceed.
+pub fn percentile(samples: &[f64], share: f64) -> Option<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let count = f64::from(u32::try_from(sorted.len()).ok()?);
+    let rank = (0..sorted.len()).zip(1_u32..).find(|(_, rank)| f64::from(*rank) >= share * count)?.0;
+    sorted.get(rank).copied()
+}
+
 /// Returns the distance between the smallest and the largest sample as a share of the median.
 pub fn spread(samples: &[f64]) -> Option<f64> {
     let middle = median(samples).filter(|middle| *middle > 0.0)?;

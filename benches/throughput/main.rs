@@ -22,6 +22,7 @@ mod failure;
 mod figures;
 mod host;
 mod mounts;
+mod random;
 mod reading;
 mod report;
 mod rng;
@@ -32,7 +33,12 @@ mod tree;
 mod work;
 mod writing;
 
-use std::{fs, path::Path, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser as _;
 
@@ -69,15 +75,10 @@ fn run(args: &Args) -> Result<()> {
     let rooms = Rooms::make(args, &host)?;
     println!("scratch: {}", rooms.about);
     let sizes = if args.quick { Sizes::QUICK } else { Sizes::FULL };
-    let base = match &args.tree {
-        Some(tree) => fs::canonicalize(tree).map_err(cannot("find", tree))?,
-        None => rooms.tree("base", sizes, tree::make_base)?,
+    let (base, census) = match args.tree.first() {
+        Some(tree) => counted(tree)?,
+        None => counted(&rooms.tree("base", sizes, tree::make_base)?)?,
     };
-    fit_for_options(&base)?;
-    let census = tree::census(&base)?;
-    if census.files == 0 {
-        return Err(Failure::new(format!("{} holds no file", base.display())));
-    }
     let mut reports = Vec::new();
     let kinds = || {
         let source = Source { name: "base", tree: &base, fingerprint: census.fingerprint };
@@ -85,6 +86,12 @@ fn run(args: &Args) -> Result<()> {
     };
     if args.wants(Part::Reading) {
         show(&mut reports, reading::measure(&host, args, &base, &census, kinds(), &rooms.run));
+        for (number, tree) in (2..).zip(args.tree.iter().skip(1)) {
+            let ((tree, census), name) = (counted(tree)?, format!("tree-{number}"));
+            let source = Source { name: &name, tree: &tree, fingerprint: census.fingerprint };
+            let kinds = reading::kinds(&host, args, &source, &rooms.kept);
+            show(&mut reports, reading::measure(&host, args, &tree, &census, kinds, &rooms.run));
+        }
     }
     if args.wants(Part::Writing) {
         let work = rooms.tree("work", sizes, tree::make_work)?;
@@ -96,6 +103,17 @@ fn run(args: &Args) -> Result<()> {
         show(&mut reports, start::measure(&plan, kinds()));
     }
     save(args, &reports)
+}
+
+/// A tree to be packed and read, and what is in it.
+fn counted(tree: &Path) -> Result<(PathBuf, Census)> {
+    let tree = fs::canonicalize(tree).map_err(cannot("find", tree))?;
+    fit_for_options(&tree)?;
+    let census = tree::census(&tree)?;
+    if census.files == 0 {
+        return Err(Failure::new(format!("{} holds no file", tree.display())));
+    }
+    Ok((tree, census))
 }
 
 fn write(

@@ -7,6 +7,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     failure::{Failure, Result, cannot},
     host::Host,
     mounts::{Stack, within},
+    random::{self, Mode},
     report::{Kind, Report, Row},
     tree::Census,
     work,
@@ -28,16 +31,39 @@ const FIND_WARM: Row = Row::seconds("find + stat, warm", "≤ .5× dwarfs, ≤ 1
 const CAT: Row = Row::seconds("read all, 1 reader, cold", "≤ .85× dwarfs, ≤ 1× squashfs");
 const CAT_WARM: Row = Row::seconds("read all, 1 reader, warm", "≤ .5× dwarfs, ≤ 1.1× squashfs");
 const CAT_TWO: Row = Row::seconds("read all, 2 readers, cold", "≤ .85× dwarfs, ≤ 1× squashfs");
-const RESIDENT: Row =
-    Row {
-        name: "server's memory after that", unit: crate::figures::Unit::Mebibytes, goal: "≤ .5× dwarfs"
-    };
+const RESIDENT: Row = Row::mebibytes("server's memory after that", "≤ .5× dwarfs");
+/// Memory after find + stat and reading everything, and some time later: with the default cache, with a small one.
+const MEMORY: [(Cache, [Row; 2]); 2] = [
+    (
+        Cache::Default,
+        [Row::mebibytes("memory after walk and read", "≤ .5× dwarfs"), Row::mebibytes("memory, idle", "")],
+    ),
+    (
+        Cache::Small,
+        [Row::mebibytes("memory, cache of 64 MiB", ""), Row::mebibytes("memory, cache of 64 MiB, idle", "")],
+    ),
+];
 const BIG: Row = Row::seconds("largest file, cold", "");
 const RANDOM: [(usize, Row); 3] = [
     (1, Row::iops("4 KiB random, 1 job, cold", "≥ 2× dwarfs")),
     (4, Row::iops("4 KiB random, 4 jobs, cold", "≥ 2× dwarfs")),
     (16, Row::iops("4 KiB random, 16 jobs, cold", "≥ 2× dwarfs")),
 ];
+
+/// Threads over one mount: the file's pages leave the kernel's cache before each row, what its server has stays.
+const THREADS: [(usize, [Row; 3]); 4] = [
+    (1, scaling(["4 KiB random, 1 thread", "  p50, 1 thread", "  p99, 1 thread"])),
+    (2, scaling(["4 KiB random, 2 threads", "  p50, 2 threads", "  p99, 2 threads"])),
+    (8, scaling(["4 KiB random, 8 threads", "  p50, 8 threads", "  p99, 8 threads"])),
+    (32, scaling(["4 KiB random, 32 threads", "  p50, 32 threads", "  p99, 32 threads"])),
+];
+
+const fn scaling([rate, p50, p99]: [&'static str; 3]) -> [Row; 3] {
+    [Row::iops(rate, "≥ 2× dwarfs"), Row::seconds(p50, ""), Row::seconds(p99, "")]
+}
+
+/// Random accesses of a row.
+const OPERATIONS: usize = 16_384;
 
 /// Who serves an archive.
 #[derive(Debug, Clone)]
@@ -55,6 +81,15 @@ pub enum Server {
     },
 }
 
+/// How much a server may keep in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    /// What it takes by itself.
+    Default,
+    /// 64 MiB of decoded blocks.
+    Small,
+}
+
 /// An archive and who serves it.
 #[derive(Debug, Clone)]
 pub struct Served {
@@ -67,16 +102,39 @@ pub struct Served {
 impl Served {
     /// Mounts at a directory; returns when the first stat has been answered.
     pub fn mount(&self, stack: &mut Stack, directory: &Path, probe: &Path) -> Result<()> {
+        self.mount_with(Cache::Default, stack, directory, probe)
+    }
+
+    fn mount_with(&self, cache: Cache, stack: &mut Stack, directory: &Path, probe: &Path) -> Result<()> {
         match &self.server {
             Server::Fim(fim) => {
                 let mut command = Command::new(fim);
                 command.args(["mount", "--ro"]).arg(&self.archive).arg(directory);
+                command.env_remove("FIM_CACHE_SIZE");
+                if cache == Cache::Small {
+                    command.env("FIM_CACHE_SIZE", "64M");
+                }
                 stack.fuse(&mut command, directory, probe)
             }
             Server::Program(program) => {
-                stack.fuse(Command::new(program).arg(&self.archive).arg(directory), directory, probe)
+                let mut command = Command::new(program);
+                command.arg(&self.archive).arg(directory);
+                if cache == Cache::Small {
+                    command.args(["-o", "cachesize=64m"]);
+                }
+                stack.fuse(&mut command, directory, probe)
             }
             Server::Kernel { losetup, kind } => stack.looped(losetup, kind, &self.archive, directory, probe),
+        }
+    }
+
+    /// Whether its cache of decoded blocks can be bounded.
+    fn takes(&self, cache: Cache) -> bool {
+        let is_dwarfs = |program: &Path| program.file_name().is_some_and(|name| name == "dwarfs");
+        match &self.server {
+            Server::Fim(_) => true,
+            Server::Program(program) => cache == Cache::Default || is_dwarfs(program),
+            Server::Kernel { .. } => false,
         }
     }
 
@@ -181,14 +239,23 @@ pub fn measure(
     kinds: Kinds,
     folder: &Path,
 ) -> Report {
-    let title = format!("Reading: {} entries, {} files", census.entries, census.files);
+    let mut title = format!("Reading: {} entries, {} files", census.entries, census.files);
+    if !args.tree.is_empty() {
+        title.push_str(&format!(" of {}", tree.display()));
+    }
+    if args.idle > 0 {
+        title.push_str(&format!("; idle is {} s", args.idle));
+    }
     let mut report = Report::new(title, kinds.columns, kinds.missing);
     let count = kinds.served.len();
     for repetition in 0..args.repetitions() {
         // Each kind comes first, second, … once: what grows over a round hits them all.
         for at in (0..count).map(|at| (at + repetition) % count) {
             let Some(served) = kinds.served.get(at) else { continue };
-            let place = Place { host, served: served.as_ref(), tree, census, directory: folder.join("read") };
+            // It would make every repetition that much longer.
+            let idle = Duration::from_secs(if repetition == 0 { args.idle } else { 0 });
+            let directory = folder.join("read");
+            let place = Place { host, served: served.as_ref(), tree, census, directory, idle };
             eprintln!("reading {}/{}: kind {}", repetition + 1, args.repetitions(), at + 1);
             if let Err(failure) = place.measure(&mut report, at) {
                 report.fail(at, &failure.to_string());
@@ -207,6 +274,8 @@ struct Place<'a> {
     tree: &'a Path,
     census: &'a Census,
     directory: PathBuf,
+    /// How long servers rest before their memory is looked at again; 0 where it is not.
+    idle: Duration,
 }
 
 impl Place<'_> {
@@ -246,17 +315,69 @@ impl Place<'_> {
         })?;
         for (jobs, row) in RANDOM {
             self.fresh(|root, stack, _| {
-                let file = root.join(&census.largest);
-                let rate =
-                    within(self.host.limit, stack.directories(), || work::random_reads(&file, 16_384, jobs));
-                self.add(report, row, at, rate);
+                let found = self.random(root, stack, jobs);
+                self.add(report, row, at, found.map(|found| found.rate));
             })?;
+        }
+        self.fresh(|root, stack, _| self.threads(report, at, root, stack))?;
+        for (cache, rows) in MEMORY {
+            self.memory(report, at, cache, rows)?;
         }
         Ok(())
     }
 
+    /// How random reads grow with the threads.
+    fn threads(&self, report: &mut Report, at: usize, root: &Path, stack: &Stack) {
+        let file = root.join(&self.census.largest);
+        let ready = within(self.host.limit, stack.directories(), || work::read_file(&file));
+        for (threads, [rate, p50, p99]) in THREADS {
+            let ready = ready.as_ref().map_err(|failure| Failure::new(failure.to_string()));
+            match ready
+                .and_then(|_| random::drop_pages(&file))
+                .and_then(|()| self.random(root, stack, threads))
+            {
+                Ok(found) => {
+                    for (row, value) in [(rate, found.rate), (p50, found.p50), (p99, found.p99)] {
+                        report.add(row, at, Ok(value));
+                    }
+                }
+                Err(failure) => report.add(rate, at, Err(failure)),
+            }
+        }
+    }
+
+    fn random(&self, root: &Path, stack: &Stack, jobs: usize) -> Result<random::Found> {
+        let file = root.join(&self.census.largest);
+        within(self.host.limit, stack.directories(), || random::access(&file, OPERATIONS, jobs, Mode::Read))
+    }
+
+    /// The server's memory when it has shown and read everything, and, once, when it has rested.
+    fn memory(&self, report: &mut Report, at: usize, cache: Cache, [full, idle]: [Row; 2]) -> Result<()> {
+        if !self.served.is_some_and(|served| served.takes(cache)) {
+            return Ok(());
+        }
+        self.fresh_with(cache, |root, stack, _| {
+            let done = within(self.host.limit, stack.directories(), || {
+                same("entries", work::walk(root, true)?, self.census.entries)?;
+                same("bytes", work::read_all(root, None, 1)?, self.census.bytes)
+            });
+            let resident = || stack.resident().ok_or_else(|| Failure::new("no server is left"));
+            let outcome = done.and_then(|()| resident());
+            let rests = outcome.is_ok() && !self.idle.is_zero();
+            report.add(full, at, outcome);
+            if rests {
+                thread::sleep(self.idle);
+                report.add(idle, at, resident());
+            }
+        })
+    }
+
     /// Mounts with everything cold and hands over the root, the mounts and the seconds to the first stat.
     fn fresh(&self, use_it: impl FnOnce(&Path, &Stack, Option<f64>)) -> Result<()> {
+        self.fresh_with(Cache::Default, use_it)
+    }
+
+    fn fresh_with(&self, cache: Cache, use_it: impl FnOnce(&Path, &Stack, Option<f64>)) -> Result<()> {
         if self.host.root {
             self.host.drop_caches()?;
         }
@@ -266,7 +387,8 @@ impl Place<'_> {
         };
         served.warm();
         let mut stack = Stack::default();
-        let seconds = work::timed(|| served.mount(&mut stack, &self.directory, &self.census.first))?;
+        let seconds =
+            work::timed(|| served.mount_with(cache, &mut stack, &self.directory, &self.census.first))?;
         use_it(&self.directory, &stack, Some(seconds));
         Ok(())
     }

@@ -31,6 +31,11 @@ impl Row {
         Self { name, unit: Unit::Seconds, goal }
     }
 
+    /// A row of memory.
+    pub const fn mebibytes(name: &'static str, goal: &'static str) -> Self {
+        Self { name, unit: Unit::Mebibytes, goal }
+    }
+
     /// A row of operations a second.
     pub const fn iops(name: &'static str, goal: &'static str) -> Self {
         Self { name, unit: Unit::Iops, goal }

@@ -4,7 +4,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{Read as _, Write as _},
-    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -15,13 +14,8 @@ use std::{
     time::Instant,
 };
 
-use crate::{
-    failure::{Failure, Result, cannot},
-    rng::Rng,
-};
+use crate::failure::{Failure, Result, cannot};
 
-/// Bytes of a random access.
-pub const PAGE: usize = 4096;
 /// Bytes a file is read or written by in one go, as `cat` and `cp` do.
 const CHUNK: usize = 128 * 1024;
 
@@ -80,19 +74,6 @@ pub fn read_all(root: &Path, except: Option<&str>, readers: usize) -> Result<u64
 pub fn read_file(path: &Path) -> Result<u64> {
     let mut buffer = vec![0; CHUNK];
     read_into(path, &mut buffer)
-}
-
-/// Reads pages of a file in random order, each at most once; every job has its own stretch of the file.
-/// Returns the operations a second.
-pub fn random_reads(path: &Path, operations: usize, jobs: usize) -> Result<f64> {
-    let size = fs::metadata(path).map_err(cannot("stat", path))?.len();
-    random(path, size, operations, jobs, Mode::Read)
-}
-
-/// Writes pages of a file in random order, as [`random_reads`] reads them.
-pub fn random_writes(path: &Path, operations: usize, jobs: usize) -> Result<f64> {
-    let size = fs::metadata(path).map_err(cannot("stat", path))?.len();
-    random(path, size, operations, jobs, Mode::Write)
 }
 
 /// Writes a new file front to back; with `sync` until it is on the disk.
@@ -220,55 +201,7 @@ fn read_into(path: &Path, buffer: &mut [u8]) -> Result<u64> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Read,
-    Write,
-}
-
-fn random(path: &Path, size: u64, operations: usize, jobs: usize, mode: Mode) -> Result<f64> {
-    let pages = usize::try_from(size).unwrap_or(usize::MAX) / PAGE;
-    let stretch = pages / jobs;
-    let share = (operations / jobs).min(stretch);
-    if share == 0 {
-        return Err(Failure::new(format!(
-            "{} is too small for random access by {jobs} jobs",
-            path.display()
-        )));
-    }
-    let orders: Vec<Vec<usize>> = (0..jobs).map(|job| order(job * stretch, stretch, share)).collect();
-    let start = Instant::now();
-    thread::scope(|scope| {
-        let running: Vec<_> =
-            orders.iter().map(|order| scope.spawn(move || access(path, order, mode))).collect();
-        running.into_iter().try_for_each(join)
-    })?;
-    let done = u32::try_from(share * jobs).unwrap_or(u32::MAX);
-    Ok(f64::from(done) / start.elapsed().as_secs_f64())
-}
-
-fn access(path: &Path, order: &[usize], mode: Mode) -> Result<()> {
-    let file =
-        OpenOptions::new().read(true).write(mode == Mode::Write).open(path).map_err(cannot("open", path))?;
-    let mut page = [0xa5; PAGE];
-    for number in order {
-        let at = u64::try_from(number * PAGE).unwrap_or(0);
-        match mode {
-            Mode::Read => file.read_exact_at(&mut page, at).map_err(cannot("read", path))?,
-            Mode::Write => file.write_all_at(&page, at).map_err(cannot("write", path))?,
-        }
-    }
-    Ok(())
-}
-
-/// `share` different pages of a stretch in random order.
-fn order(first: usize, stretch: usize, share: usize) -> Vec<usize> {
-    let mut pages: Vec<usize> = (first..first + stretch).collect();
-    Rng::new(u64::try_from(first).unwrap_or(0) + 11).shuffle(&mut pages);
-    pages.truncate(share);
-    pages
-}
-
-fn join(handle: thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+/// What a thread of the work has found.
+pub fn join<T>(handle: thread::ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     handle.join().unwrap_or_else(|_| Err(Failure::new("a thread of the work panicked")))
 }

@@ -18,6 +18,7 @@ use crate::{
     failure::{Failure, Result, cannot},
     host::Host,
     mounts::{Stack, overlay_options, within},
+    random::{self, Mode},
     reading::{Served, Server},
     report::{Kind, Report, Row},
     tree::{self, Census, Sizes},
@@ -373,7 +374,7 @@ impl Turn<'_> {
         for (jobs, row) in RANDOM {
             let rate = within(self.plan.host.limit, mounted.stack.directories(), || {
                 work::write_file(&file, amounts.random, true)?;
-                work::random_writes(&file, amounts.operations, jobs)
+                random::access(&file, amounts.operations, jobs, Mode::Write).map(|found| found.rate)
             });
             report.add(row, at, rate);
         }

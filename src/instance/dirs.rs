@@ -4,8 +4,8 @@
 //! /tmp/fim/                         FIM_DIR_GLOBAL
 //! ├── app/{COMMIT}_{TIMESTAMP}/     FIM_DIR_APP
 //! │   ├── bin/  sbin/               the engine's own programs
-//! │   └── instance/{PID}/           FIM_DIR_INSTANCE
-//! ├── server/{KEY}/                 one a running server: lock  socket  mount/  logs/
+//! │   └── instance/{PID}/           FIM_DIR_INSTANCE: mount/ layers/ logs/ portal/, both first ones in its namespace only
+//! ├── server/{KEY}/                 one a running server: lock  socket  mount/  layers/  logs/
 //! └── run/host/                     inside a sandbox only
 //!
 //! {BINARY_DIR}/.{BINARY_NAME}.data/ FIM_DIR_DATA: tmp/ work/ root/ casefold/ layers/ recipes/

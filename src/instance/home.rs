@@ -71,6 +71,12 @@ impl Instance {
         self.path.join("mount")
     }
 
+    /// Where each layer appears by itself, in the same namespace.
+    #[must_use]
+    pub fn layers(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
     /// Where its logs are.
     #[must_use]
     pub fn logs(&self) -> PathBuf {

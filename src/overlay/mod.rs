@@ -14,6 +14,7 @@
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
 //!   freeze.rs     standing still for a commit, and going on with the upper as a layer
 //!   file_system.rs    the role that the front calls
+//!   layers_view.rs    each layer by itself, a file system of its own
 //! ```
 //!
 //! Locks, taken downwards:
@@ -36,6 +37,7 @@ mod data;
 mod dir_index;
 mod file_system;
 mod freeze;
+mod layers_view;
 mod link;
 mod lookup;
 mod marks;
@@ -56,6 +58,7 @@ use crate::{
 };
 
 pub use freeze::FreezeGuard;
+pub use layers_view::LayersView;
 use node::Node;
 use stack::Stack;
 use table::Table;

@@ -63,6 +63,11 @@ impl Stack {
         self.upper.is_some() || self.layers.read().iter().any(|layer| layer.has_xattrs())
     }
 
+    /// Number of layers.
+    pub(super) fn len(&self) -> u32 {
+        u32::try_from(self.layers.read().len()).unwrap_or(u32::MAX)
+    }
+
     /// The number that the next layer gets.
     pub(super) fn next_number(&self) -> Result<u32> {
         match self.layers.read().len() {
@@ -216,4 +221,53 @@ pub(super) fn private_ino(serial: u64) -> Ino {
 /// Whether `ino` is one of these: the object gets another one after it has been forgotten.
 pub(super) fn is_private_ino(ino: Ino) -> bool {
     ino.get() >> INODE_BITS == PRIVATE
+}
+
+/// What the numbers of one layer's objects have above the layer's own bits while it is the only one.
+const ALONE: u64 = 1;
+
+/// The inode number in a view of all layers of what layer `number`, alone, calls `ino`. Without an upper there is no
+/// number with the highest bit: it tells private ones apart. The root is what is left over, since no object of a layer
+/// has the number 0.
+pub(super) fn in_view(number: u32, ino: Ino) -> Ino {
+    let layer = (u64::from(number) + 1) << INODE_BITS;
+    Ino::new(match ino {
+        Ino::ROOT => layer,
+        ino if is_private_ino(ino) => UPPER_BIT | layer | own_bits(ino),
+        ino => layer | own_bits(ino),
+    })
+}
+
+/// Undoes [`in_view`]; `None` for the root of the view.
+pub(super) fn out_of_view(ino: Ino) -> Option<(u32, Ino)> {
+    let number = u32::try_from((ino.get() & !UPPER_BIT) >> INODE_BITS).ok()?.checked_sub(1)?;
+    let alone = match (ino.get() & UPPER_BIT == 0, own_bits(ino)) {
+        (true, 0) => Ino::ROOT,
+        (true, own) => Ino::new(ALONE << INODE_BITS | own),
+        (false, serial) => private_ino(serial),
+    };
+    Some((number, alone))
+}
+
+fn own_bits(ino: Ino) -> u64 {
+    ino.get() & ((1 << INODE_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_in_a_view_come_back_and_are_all_different() {
+        let mut seen = std::collections::HashSet::from([Ino::ROOT]);
+        for number in [0, 1, 6, u32::try_from(MAX_LAYERS).unwrap() - 1] {
+            let own = [1, 2, 77, (1 << INODE_BITS) - 1].map(|ino| Ino::new(lower_ino(0, ino).unwrap()));
+            for ino in [Ino::ROOT, private_ino(0), private_ino(1), private_ino(77)].into_iter().chain(own) {
+                let outer = in_view(number, ino);
+                assert_eq!(out_of_view(outer), Some((number, ino)), "{number} {ino:?}");
+                assert!(seen.insert(outer), "{number} {ino:?}");
+            }
+        }
+        assert_eq!(out_of_view(Ino::ROOT), None);
+    }
 }

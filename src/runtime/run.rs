@@ -249,6 +249,7 @@ impl Ground {
                 namespaces: Some(&lease.namespaces),
                 root: &lease.mount,
                 mount: &instance.mount(),
+                layers: (&lease.layers, &instance.layers()),
                 instance: instance.path(),
                 bwrap: &self.bwrap,
             },

@@ -335,6 +335,7 @@ fn mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
         same(inputs.instance.join("bashrc")),
         same(inputs.instance.join("passwd")),
         same(inputs.instance.join("group")),
+        same(inputs.instance.join("layers")),
         runtime(engine, init(inputs)),
     ];
     let host = app.runtime_host();

@@ -1,7 +1,7 @@
 //! Becoming bubblewrap.
 //!
 //! A child of the front joins the namespaces of the server, takes a private copy of the mounts, binds the merged root
-//! to the instance's directory, makes the mount points and executes bubblewrap. The front itself stays on the host.
+//! and the view of its layers to the instance's directory, makes the mount points and executes bubblewrap. The front itself stays on the host.
 
 use std::{
     ffi::OsString,
@@ -38,6 +38,8 @@ pub struct Stage<'a> {
     pub root: &'a Path,
     /// Where it appears in the instance's own copy of them.
     pub mount: &'a Path,
+    /// Where each layer is by itself, in the namespaces, and where that appears in the copy.
+    pub layers: (&'a Path, &'a Path),
     /// The directory for generated files.
     pub instance: &'a Path,
     /// The bubblewrap to use.
@@ -105,6 +107,11 @@ fn set_up(
         namespaces.enter_copy().map_err(SandboxError::step("join the namespaces of the server"))?;
         mount::bind(stage.root, stage.mount)
             .map_err(|errno| SandboxError::Step { step: "bind the merged root", source: errno.into() })?;
+        let (from, to) = stage.layers;
+        mount::bind(from, to).map_err(|errno| SandboxError::Step {
+            step: "bind the view of the layers",
+            source: errno.into(),
+        })?;
     }
     // Behind setns(2), which may clear it.
     process::die_with_parent(front).map_err(SandboxError::step("follow the front into death"))?;

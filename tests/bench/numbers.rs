@@ -1,7 +1,7 @@
 //! Medians, spreads, figures, ratios and the generator of numbers.
 
 use crate::{
-    figures::{Unit, figure, median, ratio, spread},
+    figures::{Unit, figure, median, percentile, ratio, spread},
     rng::Rng,
 };
 
@@ -11,6 +11,18 @@ fn the_median_is_the_middle_one_or_the_mean_of_two() {
     assert_eq!(median(&[3.0]), Some(3.0));
     assert_eq!(median(&[9.0, 1.0, 2.0]), Some(2.0));
     assert_eq!(median(&[4.0, 1.0, 2.0, 100.0]), Some(3.0));
+}
+
+#[test]
+fn a_percentile_is_a_sample_that_so_many_do_not_exceed() {
+    assert_eq!(percentile(&[], 0.5), None);
+    assert_eq!(percentile(&[3.0], 0.99), Some(3.0));
+    let mut hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+    hundred.reverse();
+    for (share, expected) in [(0.0, 1.0), (0.5, 50.0), (0.501, 51.0), (0.99, 99.0), (1.0, 100.0)] {
+        assert_eq!(percentile(&hundred, share), Some(expected), "{share}");
+    }
+    assert_eq!(percentile(&[1.0, 2.0, 100.0], 0.99), Some(100.0));
 }
 
 #[test]

@@ -10,6 +10,7 @@
 
 mod dump;
 mod kernel;
+mod layers_view;
 mod native;
 mod ops;
 mod ours;

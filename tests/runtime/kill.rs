@@ -10,8 +10,8 @@ fn kill(pid: i32) {
     Pidfd::open(pid).unwrap().signal(Signal::SIGKILL).unwrap();
 }
 
-/// A program that writes all the time, and tells each number that is on the disk for good.
-const LOAD: &str = "cd /var; echo ready; i=0; while :; do i=$((i+1)); echo $i > n.tmp; mv n.tmp n; sync; echo $i > synced; dd if=/dev/zero of=big bs=64k count=4 2>/dev/null; done";
+/// A program that holds a layer open, writes all the time, and tells each number that is on the disk for good.
+const LOAD: &str = "exec 9< $FIM_DIR_INSTANCE/layers/0/bin/busybox; cd /var; echo ready; i=0; while :; do i=$((i+1)); echo $i > n.tmp; mv n.tmp n; sync; echo $i > synced; dd if=/dev/zero of=big bs=64k count=4 2>/dev/null; done";
 
 fn load(world: &World) -> Running {
     let running = world.start(LOAD);

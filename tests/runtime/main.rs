@@ -19,6 +19,7 @@ mod exec;
 mod exit_codes;
 mod image;
 mod kill;
+mod layers;
 mod place;
 mod signals;
 mod support;

@@ -344,7 +344,12 @@ impl Archive {
 }
 
 /// Reads, checks and decompresses the first section of a kind.
-fn load(source: &dyn ReadAt, index: &Index, kind: SectionKind, what: &'static str) -> Result<Vec<u8>, Error> {
+pub(super) fn load(
+    source: &dyn ReadAt,
+    index: &Index,
+    kind: SectionKind,
+    what: &'static str,
+) -> Result<Vec<u8>, Error> {
     let section = index.first(kind).ok_or(Error::MissingSection { what })?;
     let (codec, payload) = index.read(source, section)?;
     let limit = match kind {

@@ -174,7 +174,7 @@ mod tests {
     fn no_bit_of_the_metadata_makes_a_walk_longer_than_the_entries() {
         let bytes = example();
         let index = Index::open(&bytes, PLACE).unwrap();
-        let section = |kind| load(&bytes, &index, kind, "section", 1 << 20).unwrap();
+        let section = |kind| load(&bytes, &index, kind, "section").unwrap();
         let schema = Schema::decode(&section(SectionKind::Schema)).unwrap();
         let whole = section(SectionKind::Metadata);
         assert_eq!(exhaust(&Tree::new(&schema, whole.clone()).unwrap()), (9, 0));

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     causes::one_line,
     dwarfs::read::Place as ArchivePlace,
+    overlay::LayersView,
     runtime::stack::MountStack,
     sys::{data, scan, scm::Channel},
 };
@@ -90,14 +91,19 @@ fn unexpected(answer: FromServer) -> ServerError {
 }
 
 /// The server's side, in a thread of its own: from the question to freeze to the end of the conversation.
-pub(super) fn attend(channel: &mut Channel, stack: &MountStack, mount: &Path) {
-    if let Err(why) = converse(channel, stack, mount) {
+pub(super) fn attend(channel: &mut Channel, stack: &MountStack, layers: &LayersView, mount: &Path) {
+    if let Err(why) = converse(channel, stack, layers, mount) {
         tracing::warn!(why, "a commit breaks off");
         let _ = channel.send(&FromServer::encode_refusal(&why), &[]);
     }
 }
 
-fn converse(channel: &mut Channel, stack: &MountStack, mount: &Path) -> Result<(), String> {
+fn converse(
+    channel: &mut Channel,
+    stack: &MountStack,
+    layers: &LayersView,
+    mount: &Path,
+) -> Result<(), String> {
     take_over_changes(stack, mount)
         .map_err(|error| format!("cannot write what programs have changed: {error}"))?;
     let freeze = stack.overlay.freeze().map_err(|error| one_line(&error))?;
@@ -116,7 +122,10 @@ fn converse(channel: &mut Channel, stack: &MountStack, mount: &Path) -> Result<(
     let layer = stack
         .open_layer(&file, ArchivePlace::At { offset, len: Some(len) })
         .map_err(|error| one_line(&error))?;
-    stack.overlay.rebase(freeze, layer).map_err(|error| one_line(&error))?;
+    let rebased = stack.overlay.rebase(freeze, layer);
+    // The layer may have joined even where the upper could not be emptied.
+    layers.has_grown();
+    rebased.map_err(|error| one_line(&error))?;
     tracing::info!("a layer was committed, changes go on");
     channel.send(&FromServer::encode(Said::Rebased), &[]).map_err(gone)
 }

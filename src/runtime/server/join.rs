@@ -34,6 +34,8 @@ pub struct Lease {
     pub namespaces: Namespaces,
     /// Where it is in them.
     pub mount: PathBuf,
+    /// Where each layer is by itself, there as well.
+    pub layers: PathBuf,
     /// Number of this instance.
     pub id: InstanceId,
 }
@@ -89,8 +91,8 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
         FromServer::Frozen | FromServer::Rebased => {
             Err(ServerError::Refused { why: "the file server gave an answer to another question".to_owned() })
         }
-        FromServer::Welcome(Welcome { id, mount, server, namespaces }) => {
-            Ok(Some(Lease { channel, server, namespaces, mount, id }))
+        FromServer::Welcome(Welcome { id, mount, layers, server, namespaces }) => {
+            Ok(Some(Lease { channel, server, namespaces, mount, layers, id }))
         }
     }
 }

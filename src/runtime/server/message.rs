@@ -2,7 +2,7 @@
 
 use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of these messages; builds with another one do not share a server.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Largest message, in bytes: a path and a few numbers, or a sentence.
 pub(super) const LIMIT: usize = 16 << 10;
 
@@ -65,6 +65,8 @@ pub(super) struct Welcome {
     pub id: InstanceId,
     /// Where the merged root is, in the namespaces of the server.
     pub mount: PathBuf,
+    /// Where each layer is by itself, there as well.
+    pub layers: PathBuf,
     /// The server.
     pub server: Pidfd,
     /// Its namespaces.
@@ -108,8 +110,9 @@ fn process_id(number: u32) -> Result<i32, WireError> {
 
 impl FromServer {
     /// A welcome as bytes; its descriptors go with it in this order: pidfd, mount, user namespace.
-    pub(super) fn encode_welcome(id: InstanceId, mount: &std::path::Path) -> Vec<u8> {
-        Writer::new(VERSION, 0).u32(id.get()).bytes(mount.as_os_str().as_bytes()).finish()
+    pub(super) fn encode_welcome(id: InstanceId, mount: &Path, layers: &Path) -> Vec<u8> {
+        let (mount, layers) = (mount.as_os_str().as_bytes(), layers.as_os_str().as_bytes());
+        Writer::new(VERSION, 0).u32(id.get()).bytes(mount).bytes(layers).finish()
     }
 
     pub(super) fn encode(said: Said) -> Vec<u8> {
@@ -134,8 +137,9 @@ impl FromServer {
             0 => {
                 let id = InstanceId::new(reader.u32()?);
                 let mount = PathBuf::from(reader.os_string()?);
+                let layers = PathBuf::from(reader.os_string()?);
                 let (server, namespaces) = descriptors(frame.fds)?;
-                Self::Welcome(Welcome { id, mount, server, namespaces })
+                Self::Welcome(Welcome { id, mount, layers, server, namespaces })
             }
             1 => Self::Refused(String::from_utf8_lossy(reader.bytes()?).into_owned()),
             2 => Self::Frozen,
@@ -160,8 +164,6 @@ fn descriptors(fds: Vec<OwnedFd>) -> Result<(Pidfd, Namespaces), WireError> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn null() -> OwnedFd {
@@ -182,12 +184,13 @@ mod tests {
                 FromServer::decode(Frame { payload: FromServer::encode(said), fds: vec![] }).unwrap();
             assert_eq!(format!("{answer:?}"), expected);
         }
-        let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
+        let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"), Path::new("/l"));
         let fds = vec![null(), null()];
         let FromServer::Welcome(welcome) = FromServer::decode(Frame { payload, fds }).unwrap() else {
             panic!()
         };
         assert_eq!((welcome.id.get(), welcome.mount.as_path()), (5, Path::new("/m")));
+        assert_eq!(welcome.layers, Path::new("/l"));
         let long = "ü".repeat(LIMIT);
         let payload = FromServer::encode_refusal(&long);
         assert!(payload.len() < LIMIT);
@@ -196,11 +199,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for payload in [vec![], vec![VERSION], vec![VERSION, 0, 0, 0, 0, 0], vec![VERSION, 0, 1], vec![2, 0]]
+        let other = VERSION + 1;
+        for payload in
+            [vec![], vec![VERSION], vec![VERSION, 0, 0, 0, 0, 0], vec![VERSION, 0, 1], vec![other, 0]]
         {
             assert!(ToServer::decode(&payload).is_err(), "{payload:?}");
         }
-        let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"));
+        let payload = FromServer::encode_welcome(InstanceId::new(5), Path::new("/m"), Path::new("/l"));
         for count in [0, 1, 4] {
             let fds = (0..count).map(|_| null()).collect();
             assert!(FromServer::decode(Frame { payload: payload.clone(), fds }).is_err(), "{count}");

@@ -17,6 +17,7 @@ mod join;
 mod message;
 mod place;
 mod serve;
+mod view;
 
 pub use commission::{Commission, Found, freeze};
 pub use error::ServerError;

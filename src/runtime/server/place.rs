@@ -4,6 +4,7 @@
 //! FIM_DIR_GLOBAL/server/{KEY}/   its own flock(2): starting, joining and ending
 //! ├── socket                     where fronts connect
 //! ├── mount/                     the merged root, in the server's namespace
+//! ├── layers/                    each layer by itself, there as well
 //! └── logs/
 //! ```
 
@@ -27,6 +28,7 @@ const PATIENCE: u32 = 1000;
 
 const SOCKET: &str = "socket";
 const MOUNT: &str = "mount";
+const LAYERS: &str = "layers";
 const LOGS: &str = "logs";
 
 /// Where a server is.
@@ -59,6 +61,12 @@ impl Place {
     #[must_use]
     pub fn mount(&self) -> PathBuf {
         self.path().join(MOUNT)
+    }
+
+    /// Where each layer is by itself.
+    #[must_use]
+    pub fn layers(&self) -> PathBuf {
+        self.path().join(LAYERS)
     }
 
     /// Makes the directory where it is missing and takes its lock; waits for whoever holds it.
@@ -116,6 +124,7 @@ impl Locked {
         self.directory
             .remove(SOCKET)
             .and_then(|()| self.directory.ensure(MOUNT, 0o755))
+            .and_then(|_| self.directory.ensure(LAYERS, 0o755))
             .and_then(|_| self.directory.ensure(LOGS, 0o700))
             .map(drop)
             .map_err(|source| ServerError::Place { path: place.path_of(""), source })

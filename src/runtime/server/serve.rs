@@ -12,6 +12,7 @@ use super::{
     Place, commission,
     message::{FromServer, LIMIT, ToServer},
     place::Locked,
+    view::View,
 };
 use crate::{
     causes::one_line,
@@ -130,6 +131,8 @@ fn start<'a>(
     let session =
         fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
             .map_err(|error| one_line(&error))?;
+    let view =
+        View::mount(place, &stack, duty.source, duty.session).map_err(say("mount the view of the layers"))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
     Ok(Server {
         place,
@@ -139,6 +142,7 @@ fn start<'a>(
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
         pidfd: Pidfd::own().map_err(say("open the own process"))?,
         session,
+        view,
         signals,
         clients: Vec::new(),
         next: 0,
@@ -186,6 +190,7 @@ struct Server<'a> {
     namespaces: Namespaces,
     pidfd: Pidfd,
     session: fuse::Serving,
+    view: View,
     signals: Signals,
     clients: Vec<Client>,
     next: u32,
@@ -289,8 +294,9 @@ impl Server<'_> {
         let (watched, held) = Channel::pair(LIMIT)?;
         let mut channel = std::mem::replace(&mut client.channel, watched);
         let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
+        let layers = Arc::clone(&self.view.layers);
         thread::Builder::new().name("fim-commit".to_owned()).spawn(move || {
-            commission::attend(&mut channel, &stack, &mount);
+            commission::attend(&mut channel, &stack, &layers, &mount);
             drop(held);
         })?;
         Ok(())
@@ -307,7 +313,9 @@ impl Server<'_> {
         self.next = self.next.wrapping_add(1);
         let fds: Vec<BorrowedFd<'_>> =
             std::iter::once(self.pidfd.as_fd()).chain(self.namespaces.fds()).collect();
-        client.channel.send(&FromServer::encode_welcome(id, &self.place.mount()), &fds)?;
+        client
+            .channel
+            .send(&FromServer::encode_welcome(id, &self.place.mount(), &self.place.layers()), &fds)?;
         tracing::info!(%id, pid, "instance");
         Ok(())
     }
@@ -340,25 +348,29 @@ impl Server<'_> {
     }
 
     /// Unmounts, waits until everything is written, and removes the directory.
-    fn finish(mut self) -> io::Result<()> {
-        let locked = match self.locked.take() {
+    fn finish(self) -> io::Result<()> {
+        let Self { place, stack, session, view, clients, locked, .. } = self;
+        let locked = match locked {
             Some(locked) => locked,
-            None => self.place.lock().map_err(io::Error::other)?,
+            None => place.lock().map_err(io::Error::other)?,
         };
         // Fronts that are still there end their sandboxes when their leases close.
-        self.clients.clear();
-        let target = self.place.mount();
+        drop(clients);
+        let ending = view.unmount(place);
+        let target = place.mount();
         if let Err(errno) = mount::unmount(&target, Unmount::Lazy) {
             tracing::warn!(%errno, "cannot unmount");
         }
         let deadline = Instant::now() + LAST_WRITES;
-        let ended = ready::wait(&[(self.session.ended(), Interest::HangUp)], Some(deadline))?;
+        let ended = ready::wait(&[(session.ended(), Interest::HangUp)], Some(deadline))?;
         let in_time = ended.first().is_some_and(|ended| ended.hung_up);
-        let Self { session, stack, .. } = self;
         if in_time {
             session.wait().map_err(io::Error::other)?;
         } else {
             tracing::error!("the mount is in use still, and is left");
+        }
+        if let Some(ending) = ending {
+            ending.wait();
         }
         // The upper is free before the next server can be started.
         drop(stack);
