@@ -1,6 +1,6 @@
 //! An archive as a whole.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::{
     blocks::Blocks,
@@ -175,6 +175,36 @@ impl Archive {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(data)
+    }
+
+    /// Visits the blocks that hold `range` of a regular file, in file order, until `visit` breaks. A block is named
+    /// again where the file comes back to it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotAFile`], or what is wrong with the metadata.
+    pub fn blocks_of(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut last = None;
+        self.tree.pieces(inode, range.start, &mut |start, piece| match piece {
+            _ if start >= range.end => Ok(ControlFlow::Break(())),
+            Piece::Data { block, len, .. } if len > 0 && last != Some(block) => {
+                last = Some(block);
+                Ok(visit(block))
+            }
+            _ => Ok(ControlFlow::Continue(())),
+        })
+    }
+
+    /// Asks for blocks to be decoded in the background, in this order, before anybody reads them. Returns at once;
+    /// what is read meanwhile comes first. Numbers that no block has and blocks that are damaged are passed over,
+    /// as is what the cache has no room for.
+    pub fn prefetch(&self, blocks: &[u32]) {
+        self.blocks.prefetch(blocks);
     }
 
     /// Finds the next data or hole at or behind `offset`; `None` behind the end, or where no data follows.

@@ -87,6 +87,14 @@ impl Blocks {
         Ok(decoded.slice(range))
     }
 
+    /// Decodes blocks before they are asked for, as far as the cache has room.
+    pub(super) fn prefetch(&self, blocks: &[u32]) {
+        for number in blocks {
+            // Whoever reads the block gets the error.
+            let _ = self.slice(*number, 0, 0);
+        }
+    }
+
     /// Reads a part of a stored block from the file, after the block as a whole was checked once.
     fn stored(
         &self,
