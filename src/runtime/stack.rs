@@ -11,6 +11,7 @@ use std::{
 
 use thiserror::Error;
 
+use super::profile::{self, Prefetcher, ProfileError, Recording};
 use crate::{
     dwarfs::{
         self,
@@ -41,11 +42,24 @@ pub struct StackPlan {
     pub upper: Option<UpperPlan>,
     /// Bound of the decoded blocks in memory, in bytes.
     pub cache: usize,
+    /// The access profile by which blocks are brought in early.
+    pub profile: Option<ProfileSource>,
+    /// The file to which what is read is recorded.
+    pub record: Option<PathBuf>,
+}
+
+/// Where an access profile comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProfileSource {
+    /// This file, which must be a profile.
+    File(PathBuf),
+    /// This image, if it is one and has one.
+    Image(PathBuf),
 }
 
 impl Default for StackPlan {
     fn default() -> Self {
-        Self { layers: Vec::new(), upper: None, cache: CACHE }
+        Self { layers: Vec::new(), upper: None, cache: CACHE, profile: None, record: None }
     }
 }
 
@@ -133,6 +147,9 @@ pub enum Error {
     /// The ids of the user namespace cannot be read.
     #[error("cannot read which ids the user namespace knows")]
     Ids(#[source] io::Error),
+    /// An access profile cannot be read, or not be recorded.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// No thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -146,6 +163,10 @@ pub struct MountStack {
     pub notices: Arc<Notices>,
     /// The blocks of all its archives.
     pub cache: Arc<BlockCache>,
+    /// What is to be brought in once the first answer has been given.
+    pub prefetcher: Option<Prefetcher>,
+    /// What notes the reads.
+    pub recording: Option<Arc<Recording>>,
 }
 
 impl fmt::Debug for MountStack {
@@ -162,10 +183,15 @@ impl MountStack {
     /// [`Error`] names what cannot be opened.
     pub fn open(plan: &StackPlan) -> Result<Self, Error> {
         let cache = BlockCache::new(plan.cache);
-        let mut layers = Vec::with_capacity(plan.layers.len());
+        let recording = plan.record.as_deref().map(Recording::begin).transpose()?.map(Arc::new);
+        let mut opened = Opened::default();
         for source in &plan.layers {
-            open_layers(source, &cache, &mut layers)?;
+            open_layers(source, &cache, &mut opened)?;
         }
+        let Opened { layers, archives } = opened;
+        let prefetcher = plan.profile.as_ref().map(|source| prefetcher(source, archives, plan.cache));
+        let prefetcher = prefetcher.transpose()?;
+        let layers = layers.into_iter().map(|layer| recorded(recording.as_deref(), layer)).collect();
         let upper = plan.upper.as_ref().map(open_upper).transpose()?;
         let options = OverlayOptions { squash: squash()?, ..OverlayOptions::default() };
         let notices = Notices::new();
@@ -173,7 +199,7 @@ impl MountStack {
             Overlay::new(layers, upper, options, Arc::clone(&notices) as _).map_err(Error::Merge)?;
         let overlay = Arc::new(overlay);
         close_when_idle(&overlay).map_err(Error::Thread)?;
-        Ok(Self { overlay, notices, cache })
+        Ok(Self { overlay, notices, cache, prefetcher, recording })
     }
 }
 
@@ -185,23 +211,48 @@ impl MountStack {
     /// [`Error`] names what cannot be opened.
     pub fn open_layer(&self, file: &Path, place: Place) -> Result<Arc<dyn Layer>, Error> {
         let opened = File::open(file).map_err(|source| Error::File { path: file.to_owned(), source })?;
-        Ok(Arc::new(open_archive(&Arc::new(opened), file, place, &self.cache)?))
+        let layer = open_archive(&Arc::new(opened), file, place, &self.cache)?;
+        Ok(recorded(self.recording.as_deref(), Arc::new(layer)))
     }
 }
 
+/// Layers that are open, lowest first.
+#[derive(Default)]
+struct Opened {
+    layers: Vec<Arc<dyn Layer>>,
+    /// Those that are archives.
+    archives: Vec<Arc<ArchiveLayer>>,
+}
+
+/// A layer, behind the recorder where there is one.
+fn recorded(recording: Option<&Recording>, layer: Arc<dyn Layer>) -> Arc<dyn Layer> {
+    match recording {
+        Some(recording) => recording.over(layer),
+        None => layer,
+    }
+}
+
+fn prefetcher(
+    source: &ProfileSource,
+    layers: Vec<Arc<ArchiveLayer>>,
+    cache: usize,
+) -> Result<Prefetcher, ProfileError> {
+    let source = match source {
+        ProfileSource::File(path) => profile::Source::Given(profile::read(path)?),
+        ProfileSource::Image(path) => profile::Source::Image(path.clone()),
+    };
+    Ok(Prefetcher { source, layers, cache })
+}
+
 /// Opens a layer, or all layers of an image.
-fn open_layers(
-    source: &LayerSource,
-    cache: &Arc<BlockCache>,
-    layers: &mut Vec<Arc<dyn Layer>>,
-) -> Result<(), Error> {
+fn open_layers(source: &LayerSource, cache: &Arc<BlockCache>, opened: &mut Opened) -> Result<(), Error> {
     let path = source.path();
     let failed = |source| Error::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         let directory =
             HostDir::open(path).map_err(|source| Error::Directory { path: path.to_owned(), source })?;
-        layers.push(Arc::new(directory));
+        opened.layers.push(Arc::new(directory));
         return Ok(());
     }
     let places = match source {
@@ -210,7 +261,9 @@ fn open_layers(
     };
     let file = Arc::new(file);
     for place in places {
-        layers.push(Arc::new(open_archive(&file, path, place, cache)?));
+        let layer = Arc::new(open_archive(&file, path, place, cache)?);
+        opened.archives.push(Arc::clone(&layer));
+        opened.layers.push(layer);
     }
     Ok(())
 }

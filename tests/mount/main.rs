@@ -20,6 +20,7 @@ mod exec;
 mod lifecycle;
 mod mapping;
 mod memory;
+mod profile;
 mod read;
 mod rename;
 mod session;

@@ -19,6 +19,7 @@ mod exit_codes;
 mod image;
 mod kill;
 mod place;
+mod profile;
 mod signals;
 mod support;
 mod terminal;
