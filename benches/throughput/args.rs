@@ -64,6 +64,8 @@ pub enum Part {
     Writing,
     /// From a command to its answer.
     Start,
+    /// A program that reads many files, with and without an access profile.
+    Profile,
 }
 
 /// What lies below the writable stack.

@@ -22,6 +22,7 @@ mod failure;
 mod figures;
 mod host;
 mod mounts;
+mod profile;
 mod random;
 mod reading;
 mod report;
@@ -101,6 +102,11 @@ fn run(args: &Args) -> Result<()> {
     if args.wants(Part::Start) {
         let plan = start::Plan { host: &host, args, census: &census, run: &rooms.run };
         show(&mut reports, start::measure(&plan, kinds()));
+    }
+    if args.wants(Part::Profile) {
+        let source = Source { name: "base", tree: &base, fingerprint: census.fingerprint };
+        let plan = profile::Plan { host: &host, args, source, census: &census, rooms: &rooms };
+        show(&mut reports, profile::measure(&plan)?);
     }
     save(args, &reports)
 }

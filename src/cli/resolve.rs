@@ -45,14 +45,22 @@ fn verb_of(word: &OsStr) -> Option<OsString> {
     (!verb.is_empty()).then(|| OsStr::from_bytes(verb).to_ascii_lowercase())
 }
 
-/// Lowers the verb, and the sub-word behind it (with or without an image in between), where `tool` knows them so.
+/// Lowers the verb, and the sub-words behind it (with or without an image in between), where `tool` knows them so.
 pub(super) fn lower_sub_words(tool: &Command, arguments: &mut [OsString]) {
     let Some(verb) = arguments.get_mut(1) else { return };
     lower_if_known(tool, verb);
-    let Some(command) = tool.find_subcommand(&*verb) else { return };
-    for word in arguments.iter_mut().skip(2).take(2) {
-        if lower_if_known(command, word) {
+    let Some(mut command) = tool.find_subcommand(&*verb) else { return };
+    // How many words behind the last one may be the next: an image stands before the first only.
+    let mut reach = 2;
+    for word in arguments.iter_mut().skip(2) {
+        if reach == 0 {
             return;
+        }
+        reach -= 1;
+        if lower_if_known(command, word)
+            && let Some(next) = command.find_subcommand(&*word)
+        {
+            (command, reach) = (next, 1);
         }
     }
 }
@@ -92,12 +100,18 @@ mod tests {
     #[test]
     fn sub_words_are_lowered_where_they_are_known() {
         let tool = Command::new("fim")
-            .subcommand(Command::new("layer").subcommand(Command::new("list")))
+            .subcommand(
+                Command::new("layer")
+                    .subcommand(Command::new("list"))
+                    .subcommand(Command::new("profile").subcommand(Command::new("set"))),
+            )
             .subcommand(Command::new("exec"));
         for (given, expected) in [
             ("fim LAYER x LIST", "fim layer x list"),
             ("fim layer x List LIST", "fim layer x list LIST"),
             ("fim exec x LIST", "fim exec x LIST"),
+            ("fim layer x PROFILE Set SET", "fim layer x profile set SET"),
+            ("fim layer x profile x SET", "fim layer x profile x SET"),
         ] {
             let mut arguments = words(given);
             lower_sub_words(&tool, &mut arguments);

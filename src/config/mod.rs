@@ -15,6 +15,7 @@ mod error;
 mod image_id;
 mod overlay;
 mod permissions;
+mod profile;
 mod scripts;
 mod unshare;
 mod words;
@@ -30,6 +31,7 @@ pub use error::ConfigError;
 pub use image_id::ImageId;
 pub use overlay::OverlayKind;
 pub use permissions::{Permission, Permissions};
+pub use profile::{PROFILE_LIMIT, StoredProfile};
 pub use scripts::{SCRIPT_LIMIT, Scripts};
 pub use unshare::{Namespace, Unshare};
 pub use words::{Word, WordSet};
@@ -72,6 +74,9 @@ pub struct Settings {
     /// Where recipes come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
+    /// Which files are read first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<StoredProfile>,
     /// Free words about the image, such as the distribution it was made from.
     #[serde(default)]
     pub labels: std::collections::BTreeMap<String, String>,
@@ -96,6 +101,7 @@ impl Settings {
             casefold: Casefold::default(),
             notify: false,
             remote: None,
+            profile: None,
             labels: std::collections::BTreeMap::new(),
             unknown: serde_json::Map::new(),
         }

@@ -4,6 +4,7 @@
 //! - [`read`]: an open archive and the cache of its blocks.
 //! - [`write`]: trees become archives.
 //! - [`limits`]: how large anything may be that an archive claims.
+//! - [`profile`]: which files are read, in which order.
 //! - [`Error`]: what can be wrong with an archive, with the facts.
 //!
 //! An archive is a row of sections without padding, behind an optional foreign prefix (a script, an ELF file):
@@ -18,6 +19,7 @@
 mod error;
 pub mod format;
 pub mod limits;
+pub mod profile;
 pub mod read;
 pub mod write;
 

@@ -9,6 +9,7 @@ pub mod host;
 pub mod layer;
 pub mod mount;
 pub mod plan;
+pub mod profile;
 pub mod run;
 pub mod server;
 pub mod site;

@@ -116,6 +116,7 @@ impl RunError {
             Self::Dirs(_) | Self::OwnDir(_) => {
                 Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours")
             }
+            Self::Server(ServerError::Running) => Some("end its other instances first"),
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
             _ => None,
         }
@@ -131,6 +132,8 @@ pub struct Request {
     pub command: Command,
     /// As whom.
     pub role: Role,
+    /// The file to which what is read of the image's files is recorded; absolute.
+    pub record: Option<PathBuf>,
 }
 
 /// How a run ended.
@@ -158,8 +161,12 @@ pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
     let place = Place::new(&ground.site.app, ground.site.key);
-    let lease = ground.join(host, &place)?;
+    let mut lease = ground.join(host, request, &place)?;
     let outcome = ground.run_inside(host, request, &lease, &place, stdio);
+    let outcome = outcome.and_then(|finished| match request.record {
+        Some(_) => Ok(lease.save().map(|()| finished)?),
+        None => Ok(finished),
+    });
     drop(lease);
     if matches!(outcome, Err(RunError::Sandbox(SandboxError::ServerGone))) {
         // It cannot do it itself any more.
@@ -194,15 +201,17 @@ impl Ground {
         Ok(Self { site, role, bwrap })
     }
 
-    fn join(&self, host: &Host, place: &Place) -> Result<Lease, RunError> {
+    fn join(&self, host: &Host, request: &Request, place: &Place) -> Result<Lease, RunError> {
         let mut stack = self.site.stack();
         stack.cache = CachePlan::of(&host.choices);
+        stack.record.clone_from(&request.record);
         let mut session = fuse::Options::default();
         session.threads = host.choices.threads.unwrap_or(session.threads);
         let duty = Duty {
             open: &|| MountStack::open(&stack),
             source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
             session,
+            fresh: request.record.is_some(),
             dirs: &self.site.app,
         };
         Ok(join_or_start(place, process::id(), &duty)?)

@@ -10,7 +10,7 @@ use super::{
     host::Host,
     plan,
     run::RunError,
-    stack::StackPlan,
+    stack::{ProfileSource, StackPlan},
     tools::{self, ToolPaths},
 };
 use crate::{
@@ -59,7 +59,11 @@ impl Site {
     /// The stack: the archives of the image, the further layers, and the upper.
     #[must_use]
     pub fn stack(&self) -> StackPlan {
-        plan::stack(self.image.path(), self.image.table(), self.layers.clone(), &self.data)
+        let (image, settings) = (self.image.path(), self.image.settings());
+        StackPlan {
+            profile: settings.profile.as_ref().map(|_| ProfileSource::Image(image.to_owned())),
+            ..plan::stack(image, self.image.table(), self.layers.clone(), &self.data)
+        }
     }
 
     /// Puts the programs in place that the image carries.

@@ -12,7 +12,10 @@ use std::{
 
 use thiserror::Error;
 
-use super::host::Choices;
+use super::{
+    host::Choices,
+    profile::{self, Prefetcher, ProfileError, Recording},
+};
 use crate::{
     dwarfs::{
         self,
@@ -53,6 +56,19 @@ pub struct StackPlan {
     pub upper: Option<UpperPlan>,
     /// How blocks are cached.
     pub cache: CachePlan,
+    /// The access profile by which blocks are brought in early.
+    pub profile: Option<ProfileSource>,
+    /// The file to which what is read is recorded.
+    pub record: Option<PathBuf>,
+}
+
+/// Where an access profile comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProfileSource {
+    /// This file, which must be a profile.
+    File(PathBuf),
+    /// This image, if it is one and has one.
+    Image(PathBuf),
 }
 
 /// How decoded blocks are cached.
@@ -169,6 +185,9 @@ pub enum Error {
     /// The ids of the user namespace cannot be read.
     #[error("cannot read which ids the user namespace knows")]
     Ids(#[source] io::Error),
+    /// An access profile cannot be read, or not be recorded.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// No thread.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -182,6 +201,10 @@ pub struct MountStack {
     pub notices: Arc<Notices>,
     /// The blocks of all its archives.
     pub cache: Arc<BlockCache>,
+    /// What is to be brought in once the first answer has been given.
+    pub prefetcher: Option<Prefetcher>,
+    /// What notes the reads.
+    pub recording: Option<Arc<Recording>>,
 }
 
 impl fmt::Debug for MountStack {
@@ -197,11 +220,17 @@ impl MountStack {
     ///
     /// [`Error`] names what cannot be opened.
     pub fn open(plan: &StackPlan) -> Result<Self, Error> {
-        let cache = BlockCache::with(plan.cache.options());
-        let mut layers = Vec::with_capacity(plan.layers.len());
+        let options = plan.cache.options();
+        let cache = BlockCache::with(options);
+        let recording = plan.record.as_deref().map(Recording::begin).transpose()?.map(Arc::new);
+        let mut opened = Opened::default();
         for source in &plan.layers {
-            open_layers(source, &cache, &mut layers)?;
+            open_layers(source, &cache, &mut opened)?;
         }
+        let Opened { layers, archives } = opened;
+        let prefetcher = plan.profile.as_ref().map(|source| prefetcher(source, archives, options.max_bytes));
+        let prefetcher = prefetcher.transpose()?;
+        let layers = layers.into_iter().map(|layer| recorded(recording.as_deref(), layer)).collect();
         let upper = plan.upper.as_ref().map(open_upper).transpose()?;
         let options = OverlayOptions { squash: squash()?, ..OverlayOptions::default() };
         let notices = Notices::new();
@@ -209,7 +238,7 @@ impl MountStack {
             Overlay::new(layers, upper, options, Arc::clone(&notices) as _).map_err(Error::Merge)?;
         let overlay = Arc::new(overlay);
         close_when_idle(&overlay).map_err(Error::Thread)?;
-        Ok(Self { overlay, notices, cache })
+        Ok(Self { overlay, notices, cache, prefetcher, recording })
     }
 }
 
@@ -221,23 +250,48 @@ impl MountStack {
     /// [`Error`] names what cannot be opened.
     pub fn open_layer(&self, file: &Path, place: Place) -> Result<Arc<dyn Layer>, Error> {
         let opened = File::open(file).map_err(|source| Error::File { path: file.to_owned(), source })?;
-        Ok(Arc::new(open_archive(&Arc::new(opened), file, place, &self.cache)?))
+        let layer = open_archive(&Arc::new(opened), file, place, &self.cache)?;
+        Ok(recorded(self.recording.as_deref(), Arc::new(layer)))
     }
 }
 
+/// Layers that are open, lowest first.
+#[derive(Default)]
+struct Opened {
+    layers: Vec<Arc<dyn Layer>>,
+    /// Those that are archives.
+    archives: Vec<Arc<ArchiveLayer>>,
+}
+
+/// A layer, behind the recorder where there is one.
+fn recorded(recording: Option<&Recording>, layer: Arc<dyn Layer>) -> Arc<dyn Layer> {
+    match recording {
+        Some(recording) => recording.over(layer),
+        None => layer,
+    }
+}
+
+fn prefetcher(
+    source: &ProfileSource,
+    layers: Vec<Arc<ArchiveLayer>>,
+    cache: usize,
+) -> Result<Prefetcher, ProfileError> {
+    let source = match source {
+        ProfileSource::File(path) => profile::Source::Given(profile::read(path)?),
+        ProfileSource::Image(path) => profile::Source::Image(path.clone()),
+    };
+    Ok(Prefetcher { source, layers, cache })
+}
+
 /// Opens a layer, or all layers of an image.
-fn open_layers(
-    source: &LayerSource,
-    cache: &Arc<BlockCache>,
-    layers: &mut Vec<Arc<dyn Layer>>,
-) -> Result<(), Error> {
+fn open_layers(source: &LayerSource, cache: &Arc<BlockCache>, opened: &mut Opened) -> Result<(), Error> {
     let path = source.path();
     let failed = |source| Error::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         let directory =
             HostDir::open(path).map_err(|source| Error::Directory { path: path.to_owned(), source })?;
-        layers.push(Arc::new(directory));
+        opened.layers.push(Arc::new(directory));
         return Ok(());
     }
     let places = match source {
@@ -246,7 +300,9 @@ fn open_layers(
     };
     let file = Arc::new(file);
     for place in places {
-        layers.push(Arc::new(open_archive(&file, path, place, cache)?));
+        let layer = Arc::new(open_archive(&file, path, place, cache)?);
+        opened.archives.push(Arc::clone(&layer));
+        opened.layers.push(layer);
     }
     Ok(())
 }
@@ -258,12 +314,12 @@ fn open_layers(
 /// [`Error`] names what cannot be opened.
 pub fn look_into(sources: &[LayerSource]) -> Result<Overlay, Error> {
     let cache = BlockCache::with(CachePlan::default().options());
-    let mut layers = Vec::with_capacity(sources.len());
+    let mut opened = Opened::default();
     for source in sources {
-        open_layers(source, &cache, &mut layers)?;
+        open_layers(source, &cache, &mut opened)?;
     }
     let options = OverlayOptions::default();
-    Overlay::new(layers, None, options, Arc::new(vfs::NoInvalidate)).map_err(Error::Merge)
+    Overlay::new(opened.layers, None, options, Arc::new(vfs::NoInvalidate)).map_err(Error::Merge)
 }
 
 /// Offset and length of each archive in a file of layers, lowest first.

@@ -22,6 +22,7 @@ mod lifecycle;
 mod mapping;
 mod memory;
 mod messages;
+mod profile;
 mod read;
 mod rename;
 mod session;

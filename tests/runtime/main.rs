@@ -21,6 +21,7 @@ mod image;
 mod kill;
 mod layers;
 mod place;
+mod profile;
 mod signals;
 mod support;
 mod terminal;

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::making::{self, Compression};
+use super::making::{self, Arrangement, Compression};
 use crate::{
     cli::Outcome,
     runtime::{
@@ -46,6 +46,9 @@ pub struct CreateArgs {
     /// How hard to compress.
     #[command(flatten)]
     compression: Compression,
+    /// Which files lie together.
+    #[command(flatten)]
+    arrangement: Arrangement,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -57,7 +60,8 @@ pub struct CreateArgs {
 ///
 /// The source cannot be read, or the image not be written; nothing is there under its name then.
 pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
-    let (options, created) = args.compression.options(&Host::read()?)?;
+    let (mut options, created) = args.compression.options(&Host::read()?)?;
+    options.order = args.arrangement.order()?;
     let from = From::parse(&args.from, args.include.clone(), args.mirror.clone())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&from));
     let tool_roots = if args.no_tools {

@@ -1,6 +1,9 @@
 //! `fim-layer`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -13,14 +16,17 @@ use super::{
 };
 use crate::{
     cli::{Failure, Outcome},
-    dwarfs::write::Phase,
+    dwarfs::{
+        profile::{FileUse, Part},
+        write::Phase,
+    },
     image::ImageFile,
     runtime::{
         commit::{self, CommitError, Committed, Target},
         create::Report,
         diff::Change,
         host::Host,
-        layer,
+        layer, profile,
         site::{self, Site},
     },
 };
@@ -80,12 +86,40 @@ pub enum LayerAction {
         #[command(flatten)]
         how: How,
     },
+    /// The stored access profile: what it names is brought in early when the image starts.
+    #[command(
+        after_help = "Example: app.flatimage fim-exec --record start.profile firefox --version\n         \
+                            app.flatimage fim-layer profile set start.profile"
+    )]
+    Profile {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: ProfileAction,
+    },
     /// Prints index:offset:size:path of each layer, lowest first.
     List {
         /// As a JSON array.
         #[arg(long)]
         json: bool,
     },
+}
+
+/// What to do with the access profile.
+#[derive(Subcommand, Debug)]
+pub enum ProfileAction {
+    /// Stores a profile in the image, in place of the one that is there.
+    Set {
+        /// A file that --record wrote, or a list of paths behind the line `fim-profile 1`.
+        file: PathBuf,
+    },
+    /// Prints the stored profile; nothing where there is none.
+    Show {
+        /// As a JSON array; paths with their escapes.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes the profile out of the image.
+    Clear,
 }
 
 /// Where a committed layer goes.
@@ -158,6 +192,7 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
             let threads = host.choices.threads.map(std::num::NonZeroUsize::get);
             return check::verify(&args.image, &above, threads, *how, report);
         }
+        LayerAction::Profile { action } => profile(&args.image, action)?,
         LayerAction::List { json } => {
             let image = ImageFile::open(&args.image)?;
             let layers = layer::list(&image, &site::layers_above(&Host::read()?, &image)?)?;
@@ -171,6 +206,37 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn profile(image: &Path, action: &ProfileAction) -> Result<(), Failure> {
+    match action {
+        ProfileAction::Set { file } => {
+            let given = profile::read(file)?;
+            let stored = profile::set(image, &given)?;
+            if stored < given.files.len() {
+                settings::line(format!("stored the first {stored} of {} files", given.files.len()))?;
+            }
+        }
+        ProfileAction::Show { json: false } => {
+            if let Some(stored) = profile::stored(&ImageFile::open(image)?)? {
+                settings::lines(String::from_utf8_lossy(&stored.encode()).lines())?;
+            }
+        }
+        ProfileAction::Show { json: true } => {
+            let files = profile::stored(&ImageFile::open(image)?)?.unwrap_or_default().files;
+            settings::json(&files.iter().map(use_as_json).collect::<Vec<_>>())?;
+        }
+        ProfileAction::Clear => profile::clear(image)?,
+    }
+    Ok(())
+}
+
+fn use_as_json(file: &FileUse) -> serde_json::Value {
+    let ranges = match &file.part {
+        Part::Whole => None,
+        Part::Ranges(ranges) => Some(ranges.iter().map(|range| [range.start, range.end]).collect::<Vec<_>>()),
+    };
+    serde_json::json!({ "path": file.path_text(), "ranges": ranges })
 }
 
 fn failed(error: CommitError) -> Failure {

@@ -11,8 +11,9 @@ use serde_json::json;
 use super::settings;
 use crate::{
     cli::Failure,
-    dwarfs::write::{Level, Summary, Timestamp, WriteOptions},
-    runtime::host::Host,
+    dwarfs::write::{Level, Order, Summary, Timestamp, WriteOptions},
+    runtime::{host::Host, profile},
+    sync::Arc,
 };
 
 /// The variable that replaces the clock, so that two makings give the same bytes.
@@ -25,6 +26,29 @@ pub struct Compression {
     /// minimal Debian root in seconds; 7 takes ten times as long for a tenth less].
     #[arg(short, long, value_name = "0..9", value_parser = clap::value_parser!(u8).range(..=i64::from(Level::MOST)))]
     level: Option<u8>,
+}
+
+/// In which order files are put into blocks.
+#[derive(Args, Clone, Debug)]
+pub(super) struct Arrangement {
+    /// Which files lie together: `path` (by path), or profile:FILE (first what an access profile names, in its order,
+    /// then the others by path).
+    #[arg(long, value_name = "path|profile:FILE", default_value = "path")]
+    order: String,
+}
+
+impl Arrangement {
+    /// The order, read from its file.
+    pub(super) fn order(&self) -> Result<Order, Failure> {
+        match self.order.split_once(':') {
+            None if self.order == "path" => Ok(Order::Path),
+            Some(("profile", file)) => Ok(Order::Profile(Arc::new(profile::read(Path::new(file))?))),
+            _ => {
+                let order = &self.order;
+                Err(Failure::new(format!("unknown order {order:?}: expected path or profile:FILE")))
+            }
+        }
+    }
 }
 
 impl Compression {

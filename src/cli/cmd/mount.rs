@@ -16,7 +16,7 @@ use crate::{
     runtime::{
         host::{self, Choices},
         mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
-        stack::{CachePlan, LayerSource, StackPlan, UpperPlan},
+        stack::{CachePlan, LayerSource, ProfileSource, StackPlan, UpperPlan},
     },
     sys::{mount::Visitors, users::effective_ids},
 };
@@ -45,6 +45,13 @@ pub struct MountArgs {
     /// Read-only; the upper directory is shown but not written.
     #[arg(long)]
     ro: bool,
+    /// Writes to FILE which files are read, in the order of their first reads, when it is unmounted: an access profile,
+    /// for --profile, `fim layer IMAGE profile set` and `fim archive create --order`.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+    /// Brings in early what this access profile names [default: the profile stored in IMAGE, if it has one].
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Stay in the foreground until it is unmounted.
     #[arg(short, long)]
     foreground: bool,
@@ -142,11 +149,16 @@ fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failu
     if layers.is_empty() && upper.is_none() {
         return Err(Failure::new("nothing to mount").cure("give an IMAGE, --layer or --upper"));
     }
+    let profile = match args.profile {
+        Some(file) => Some(ProfileSource::File(existing(&file)?)),
+        None => image.clone().map(ProfileSource::Image),
+    };
+    let record = args.record.as_deref().map(absolute).transpose()?;
     let private = !args.command.is_empty();
     let mut plan = MountPlan {
         target,
         source: image.map_or_else(|| OsString::from("fim"), PathBuf::into_os_string),
-        stack: StackPlan { layers, upper, cache: CachePlan::of(choices) },
+        stack: StackPlan { layers, upper, profile, record, cache: CachePlan::of(choices) },
         way: if private { Way::Direct } else { Way::of_user(uid) },
         visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
         devices: false,
@@ -301,8 +313,25 @@ mod tests {
         let plan = planned(&["--ro", "--upper", "/var/lib", "/usr", "/tmp"], 0).expect("a plan");
         assert_eq!(
             plan.stack,
-            StackPlan { layers: vec![path("/usr"), path("/var/lib")], ..StackPlan::default() }
+            StackPlan {
+                layers: vec![path("/usr"), path("/var/lib")],
+                profile: Some(ProfileSource::Image("/usr".into())),
+                ..StackPlan::default()
+            }
         );
+    }
+
+    #[test]
+    fn profiles_are_those_of_the_image_unless_one_is_named() {
+        let plan = planned(&["/usr", "/tmp"], 0).expect("a plan");
+        assert_eq!(plan.stack.profile, Some(ProfileSource::Image("/usr".into())));
+        assert_eq!(plan.stack.record, None);
+        let words = ["--profile", "/etc/passwd", "--record", "/tmp/x/../y", "--layer", "/usr", "/tmp"];
+        let plan = planned(&words, 0).expect("a plan");
+        assert_eq!(plan.stack.profile, Some(ProfileSource::File("/etc/passwd".into())));
+        assert_eq!(plan.stack.record, Some("/tmp/x/../y".into()));
+        assert_eq!(planned(&["--layer", "/usr", "/tmp"], 0).expect("a plan").stack.profile, None);
+        assert!(planned(&["--profile", "/no/such/file", "/usr", "/tmp"], 0).is_err());
     }
 
     #[test]

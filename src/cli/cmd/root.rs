@@ -12,6 +12,9 @@ use crate::{cli::Outcome, runtime::plan::Command, sandbox::Role};
 pub struct RootArgs {
     /// The image.
     pub image: PathBuf,
+    /// Writes to FILE which files are read, as `fim-exec --record` does.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// The program, by name or path, and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROG [ARG]")]
     pub command: Vec<OsString>,
@@ -23,5 +26,5 @@ pub struct RootArgs {
 ///
 /// What the engine could not do; the program's own failures are exit statuses.
 pub fn run(args: RootArgs) -> Outcome {
-    launch(args.image, Command::Given(args.command), Role::Root)
+    launch(args.image, Command::Given(args.command), Role::Root, args.record.as_deref())
 }

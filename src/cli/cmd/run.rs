@@ -23,5 +23,5 @@ pub struct RunArgs {
 ///
 /// What the engine could not do; the program's own failures are exit statuses.
 pub fn run(args: RunArgs) -> Outcome {
-    launch(args.image, Command::Boot(args.arguments), Role::User)
+    launch(args.image, Command::Boot(args.arguments), Role::User, None)
 }

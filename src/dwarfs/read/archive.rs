@@ -317,6 +317,12 @@ impl Archive {
         })
     }
 
+    /// Longest uncompressed block in bytes.
+    #[must_use]
+    pub fn block_size(&self) -> u64 {
+        self.tree.tables().block_size
+    }
+
     /// Where the archive and its sections are.
     #[must_use]
     pub fn index(&self) -> &Index {

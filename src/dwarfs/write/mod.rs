@@ -94,7 +94,7 @@ pub fn write_archive(
     options.check()?;
     let threads = options.threads.get();
     let (mut tree, files) = scan::scan(source, progress)?;
-    let order = order::order(&tree, options.order);
+    let order = order::order(&tree, &options.order);
     let count = order.len() as u64;
     let groups = dedup::group(&files, &mut tree, order, threads, progress)?;
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::{error::WriteError, object::Timestamp};
+use crate::{dwarfs::profile::Profile, sync::Arc};
 
 /// How sections are compressed. What does not get smaller is stored in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +28,13 @@ pub enum Times {
 }
 
 /// In which order files are put into blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// By path: what lies together in the tree lies together in the archive.
     #[default]
     Path,
+    /// First the files of this profile in its order, then the others by path: what is read together lies together.
+    Profile(Arc<Profile>),
 }
 
 /// Which tables of the metadata are stored as differences. That makes uncompressed metadata smaller and costs every

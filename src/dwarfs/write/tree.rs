@@ -245,6 +245,26 @@ impl Tree {
         names.join(&b'/')
     }
 
+    /// Finds an entry by its path: names with `/` between them.
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> Option<EntryId> {
+        let mut at = EntryId::ROOT;
+        for name in path.split(|byte| *byte == b'/') {
+            let Range { start: mut low, end } = self.entries.get(at.index())?.children.clone();
+            let mut high = end;
+            while low < high {
+                let middle = low.midpoint(high);
+                if self.name(EntryId(middle)) < name { low = middle + 1 } else { high = middle }
+            }
+            let found = EntryId(low);
+            if low == end || self.name(found) != name {
+                return None;
+            }
+            at = found;
+        }
+        Some(at)
+    }
+
     /// Extended attributes of an object.
     #[must_use]
     pub fn xattrs(&self, id: ObjectId) -> Option<&Xattrs> {
@@ -363,6 +383,12 @@ mod tests {
         assert_eq!(range, 1..3);
         tree.fill_directory(EntryId(2), vec![(b"c".to_vec(), a)]).unwrap();
         assert_eq!(tree.path(EntryId(3)), b"b/c");
+        for id in [EntryId(1), EntryId(2), EntryId(3)] {
+            assert_eq!(tree.find(&tree.path(id)), Some(id));
+        }
+        for path in [&b"0"[..], b"aa", b"c", b"b/b", b"b/d", b"a/c", b"b/", b"/a", b"", b"../a"] {
+            assert_eq!(tree.find(path), None, "{path:?}");
+        }
         assert_eq!(tree.object_of(EntryId(3)), a);
         assert_eq!(tree.first_name(a), EntryId(1));
     }

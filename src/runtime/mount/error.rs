@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     causes::one_line,
     fuse,
-    runtime::stack,
+    runtime::{profile::ProfileError, stack},
     sys::{errno::Errno, fusermount, namespace},
 };
 
@@ -36,6 +36,12 @@ pub enum Error {
         /// What it said.
         source: fusermount::Error,
     },
+    /// What was recorded cannot be written.
+    #[error(transparent)]
+    Record(#[from] ProfileError),
+    /// The server ended without writing what it recorded.
+    #[error("cannot write the access profile {0}: the server failed at its end")]
+    Unrecorded(PathBuf),
     /// A private namespace is refused.
     #[error(transparent)]
     Namespace(#[from] namespace::Error),

@@ -29,15 +29,19 @@ use std::{
 use error::told;
 use serde::{Deserialize, Serialize};
 
-use super::stack::{MountStack, StackPlan};
+use super::{
+    profile::{Prefetcher, Recording},
+    stack::{MountStack, StackPlan},
+};
 use crate::{
     fuse::{self, Serving},
+    sync::Arc,
     sys::{
         errno::Errno,
         fuse_dev, fusermount, inherit,
         mount::{self as sys_mount, Access, FuseMount, Unmount, Visitors},
         namespace,
-        process::{self, Forked, Pidfd, Side},
+        process::{self, Ended, Forked, Pidfd, Side},
         ready,
         signal::{Received, Signal, Signals},
         users::effective_ids,
@@ -139,9 +143,10 @@ pub fn run(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Error> {
     match &plan.life {
         Life::Foreground => {
             let signals = take(&ENDING)?;
-            let serving = start(plan)?;
+            let mut mounted = start(plan)?;
             ready(&plan.report());
-            attend(plan, serving, &signals, None)?;
+            mounted.prefetch();
+            mounted.attend(plan, &signals, None)?;
             Ok(0)
         }
         Life::Background => in_background(plan, ready),
@@ -194,8 +199,7 @@ fn in_background(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Er
             inherit::silence().map_err(failed("leave the terminal"))?;
             process::change_dir(Path::new("/")).map_err(failed("leave the working directory"))?;
             let signals = take(&ENDING)?;
-            let serving = announce(plan, say)?;
-            attend(plan, serving, &signals, None)?;
+            announce(plan, say)?.attend(plan, &signals, None)?;
             Ok(0)
         }
     }
@@ -215,40 +219,54 @@ fn with_command(plan: &MountPlan, command: &[OsString], ready: impl FnOnce(&Repo
                 ready(&report);
                 follow(command, &directory, &signals)
             });
-            part_from(plan, &server)?;
+            let parted = part_from(plan, server);
             drop(hold);
-            outcome.map(shell_status)
+            // Why it did not begin says more than how it ended.
+            let status = outcome?;
+            parted.map(|()| shell_status(status))
         }
         Forked::Child => {
             drop((hear, hold));
             process::new_session();
             let signals = take(&ENDING)?;
-            let status = announce(plan, say).and_then(|serving| attend(plan, serving, &signals, Some(lease)));
+            let status = announce(plan, say).and_then(|mounted| mounted.attend(plan, &signals, Some(lease)));
             process::end(u8::from(status.is_err()))
         }
     }
 }
 
+/// A mount that answers.
+struct Mounted {
+    serving: Serving,
+    prefetcher: Option<Prefetcher>,
+    recording: Option<Arc<Recording>>,
+}
+
 /// Opens, mounts and serves; from then on the mount answers.
-fn start(plan: &MountPlan) -> Result<Serving, Error> {
-    let stack = MountStack::open(&plan.stack)?;
+fn start(plan: &MountPlan) -> Result<Mounted, Error> {
+    let MountStack { overlay, notices, prefetcher, recording, .. } = MountStack::open(&plan.stack)?;
     let device = mount(plan)?;
-    fuse::serve(stack.overlay, device, plan.session, stack.notices).map_err(|error| {
+    let serving = fuse::serve(overlay, device, plan.session, notices).inspect_err(|_| {
         // The session's error is the one to tell; a mount without a server can go in any way.
         let _ = unmount(plan, Unmount::Lazy);
-        error.into()
-    })
+    })?;
+    Ok(Mounted { serving, prefetcher, recording })
 }
 
 /// As [`start`], telling the front what came of it.
-fn announce(plan: &MountPlan, mut say: PipeWriter) -> Result<Serving, Error> {
-    let started = start(plan);
+fn announce(plan: &MountPlan, mut say: PipeWriter) -> Result<Mounted, Error> {
+    let mut started = start(plan);
     let word = match &started {
         Ok(_) => Word::Ready(plan.report()),
         Err(error) => Word::Failed(told(error)),
     };
     // A front that has gone is the lease's business, not ours.
     let _ = serde_json::to_vec(&word).map(|bytes| say.write_all(&bytes));
+    // The front goes on when it hears no more.
+    drop(say);
+    if let Ok(mounted) = &mut started {
+        mounted.prefetch();
+    }
     started
 }
 
@@ -278,6 +296,22 @@ fn mount(plan: &MountPlan) -> Result<OwnedFd, Error> {
         Way::Helper => {
             fusermount::mount(&plan.mount()).map_err(|source| Error::Helper { target: target(), source })
         }
+    }
+}
+
+impl Mounted {
+    /// Begins to bring in what the access profile names; the mount has answered already.
+    fn prefetch(&mut self) {
+        if let Some(prefetcher) = self.prefetcher.take() {
+            prefetcher.begin();
+        }
+    }
+
+    /// Waits for the end of the mount, and writes what was recorded, whatever the end was.
+    fn attend(self, plan: &MountPlan, signals: &Signals, lease: Option<PipeReader>) -> Result<(), Error> {
+        let ended = attend(plan, self.serving, signals, lease);
+        let saved = self.recording.map_or(Ok(()), |recording| recording.save());
+        ended.and(saved.map_err(Error::from))
     }
 }
 
@@ -318,12 +352,18 @@ fn leave(plan: &MountPlan) {
 
 /// Unmounts what the command used and waits for the server, so that what it holds back is on the disk. Something that
 /// the command left running may use the mount for longer: the server stays for it, and we do not.
-fn part_from(plan: &MountPlan, server: &process::Child) -> Result<(), Error> {
+fn part_from(plan: &MountPlan, server: process::Child) -> Result<(), Error> {
     let deadline = unmount(plan, Unmount::Unused).is_err().then(|| {
         leave(plan);
         Instant::now() + LEFTOVERS
     });
-    ready::first_readable(&[server.pidfd().as_fd()], deadline).map_err(failed("wait for the server"))?;
+    let ended = ready::first_readable(&[server.pidfd().as_fd()], deadline);
+    let ended = ended.map_err(failed("wait for the server"))?.is_some();
+    if let Some(path) = plan.stack.record.as_ref().filter(|_| ended)
+        && server.wait().map_err(failed("wait for the server"))? != Ended::Exited(0)
+    {
+        return Err(Error::Unrecorded(path.clone()));
+    }
     Ok(())
 }
 

@@ -31,6 +31,9 @@ pub enum ServerError {
         /// Its words.
         why: String,
     },
+    /// A server is there, and another one is needed.
+    #[error("cannot record: the image is running, and what it has read before would be missing")]
+    Running,
     /// The server ended without a word.
     #[error("cannot start the file server: it died")]
     Died,

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -14,6 +15,7 @@ use super::{
 };
 use crate::{
     instance::InstanceId,
+    sync::thread,
     sys::{
         namespace::Namespaces,
         process::{self, Pidfd, Side},
@@ -23,6 +25,13 @@ use crate::{
 
 /// How often a server may end in our face before we give up: each time another front was the last of its instances.
 const PATIENCE: u32 = 16;
+
+/// How long a server that has no instance any more may take to end, where a fresh one is needed.
+const LAST_MOMENTS: Duration = Duration::from_secs(2);
+const STEP: Duration = Duration::from_millis(5);
+
+/// What is said of an answer that does not belong to the question.
+const OTHER_QUESTION: &str = "the file server gave an answer to another question";
 
 /// A front's share in a server. It ends with this.
 #[derive(Debug)]
@@ -41,6 +50,22 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Has the server write what was recorded, now that the program has ended.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written, or the server has ended.
+    pub fn save(&mut self) -> Result<(), ServerError> {
+        let asked = self.channel.send(&ToServer::Save.encode(), &[]);
+        asked.map_err(ServerError::step("speak with the file server"))?;
+        let frame = self.channel.receive_waiting().map_err(ServerError::step("hear the file server"))?;
+        match FromServer::decode(frame.ok_or(ServerError::Died)?)? {
+            FromServer::Saved => Ok(()),
+            FromServer::Refused(why) => Err(ServerError::Refused { why }),
+            _ => Err(ServerError::Refused { why: OTHER_QUESTION.to_owned() }),
+        }
+    }
+
     /// Hangs up when the server has ended.
     #[must_use]
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -55,10 +80,19 @@ impl Lease {
 ///
 /// [`ServerError`].
 pub fn join_or_start(place: &Place, pid: i32, duty: &Duty<'_>) -> Result<Lease, ServerError> {
-    for _ in 0..PATIENCE {
+    let deadline = Instant::now() + LAST_MOMENTS;
+    let mut patience = PATIENCE;
+    while patience > 0 {
         let locked = place.lock()?;
         match locked.connect() {
+            // It may be about to end: then the lock is what it waits for.
+            Ok(_) if duty.fresh && Instant::now() < deadline => {
+                drop(locked);
+                thread::sleep(STEP);
+            }
+            Ok(_) if duty.fresh => return Err(ServerError::Running),
             Ok(channel) => {
+                patience -= 1;
                 // Connected is enough: the server looks for us before it ends. It answers without our lock.
                 drop(locked);
                 if let Some(lease) = register(channel, pid)? {
@@ -88,8 +122,8 @@ fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError
     let Some(frame) = frame else { return Ok(None) };
     match FromServer::decode(frame)? {
         FromServer::Refused(why) => Err(ServerError::Refused { why }),
-        FromServer::Frozen | FromServer::Rebased => {
-            Err(ServerError::Refused { why: "the file server gave an answer to another question".to_owned() })
+        FromServer::Frozen | FromServer::Rebased | FromServer::Saved => {
+            Err(ServerError::Refused { why: OTHER_QUESTION.to_owned() })
         }
         FromServer::Welcome(Welcome { id, mount, layers, server, namespaces }) => {
             Ok(Some(Lease { channel, server, namespaces, mount, layers, id }))

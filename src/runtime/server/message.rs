@@ -34,6 +34,8 @@ pub(super) enum ToServer {
         /// Its length in bytes.
         len: u64,
     },
+    /// A front's last message: write what was recorded.
+    Save,
 }
 
 /// From the server to a front.
@@ -47,6 +49,8 @@ pub(super) enum FromServer {
     Frozen,
     /// The archive is part of the stack, the upper is empty, changes go on.
     Rebased,
+    /// What was recorded is in its file.
+    Saved,
 }
 
 /// Answers without contents.
@@ -56,6 +60,8 @@ pub(super) enum Said {
     Frozen,
     /// [`FromServer::Rebased`].
     Rebased,
+    /// [`FromServer::Saved`].
+    Saved,
 }
 
 /// What a front needs to use the mount.
@@ -81,6 +87,7 @@ impl ToServer {
             Self::Rebase { file, offset, len } => {
                 Writer::new(VERSION, 2).bytes(file.as_os_str().as_bytes()).u64(*offset).u64(*len).finish()
             }
+            Self::Save => Writer::new(VERSION, 3).finish(),
         }
     }
 
@@ -94,6 +101,7 @@ impl ToServer {
                 offset: reader.u64()?,
                 len: reader.u64()?,
             },
+            3 => Self::Save,
             value => return Err(WireError::Unknown { field: "message", value: u64::from(value) }),
         };
         reader.finish()?;
@@ -119,6 +127,7 @@ impl FromServer {
         let kind = match said {
             Said::Frozen => 2,
             Said::Rebased => 3,
+            Said::Saved => 4,
         };
         Writer::new(VERSION, kind).finish()
     }
@@ -144,6 +153,7 @@ impl FromServer {
             1 => Self::Refused(String::from_utf8_lossy(reader.bytes()?).into_owned()),
             2 => Self::Frozen,
             3 => Self::Rebased,
+            4 => Self::Saved,
             value => return Err(WireError::Unknown { field: "message", value: u64::from(value) }),
         };
         reader.finish()?;
@@ -175,11 +185,13 @@ mod tests {
         for message in [
             ToServer::Hello(77),
             ToServer::Freeze,
+            ToServer::Save,
             ToServer::Rebase { file: "/x y".into(), offset: 1 << 40, len: u64::MAX },
         ] {
             assert_eq!(ToServer::decode(&message.encode()).unwrap(), message);
         }
-        for (said, expected) in [(Said::Frozen, "Frozen"), (Said::Rebased, "Rebased")] {
+        let answers = [(Said::Frozen, "Frozen"), (Said::Rebased, "Rebased"), (Said::Saved, "Saved")];
+        for (said, expected) in answers {
             let answer =
                 FromServer::decode(Frame { payload: FromServer::encode(said), fds: vec![] }).unwrap();
             assert_eq!(format!("{answer:?}"), expected);

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Place, commission,
-    message::{FromServer, LIMIT, ToServer},
+    message::{FromServer, LIMIT, Said, ToServer},
     place::Locked,
     view::View,
 };
@@ -23,7 +23,10 @@ use crate::{
         logs::{self, Files},
         remove_home,
     },
-    runtime::stack::{self, MountStack},
+    runtime::{
+        profile::{Prefetcher, Recording},
+        stack::{self, MountStack},
+    },
     sync::{Arc, thread},
     sys::{
         fuse_dev, inherit, limit,
@@ -55,6 +58,8 @@ pub struct Duty<'a> {
     pub source: &'a std::ffi::OsStr,
     /// How the session is served.
     pub session: fuse::Options,
+    /// Whether only a server that starts now will do.
+    pub fresh: bool,
     /// The directories of this build.
     pub dirs: &'a AppDirs,
 }
@@ -112,7 +117,7 @@ fn start<'a>(
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
     namespace::enter_private().map_err(|error| one_line(&error))?;
-    let stack = (duty.open)().map_err(|error| one_line(&error))?;
+    let mut stack = (duty.open)().map_err(|error| one_line(&error))?;
     let (uid, gid) = effective_ids();
     let device =
         fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
@@ -137,6 +142,8 @@ fn start<'a>(
     Ok(Server {
         place,
         dirs: duty.dirs,
+        prefetcher: stack.prefetcher.take(),
+        recording: stack.recording.clone(),
         stack: Arc::new(stack),
         listener: locked.listen().map_err(say("listen for further instances"))?,
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
@@ -185,6 +192,10 @@ struct FrontProcess {
 struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
+    /// Begins behind the first welcome.
+    prefetcher: Option<Prefetcher>,
+    /// What has to be written still.
+    recording: Option<Arc<Recording>>,
     stack: Arc<MountStack>,
     listener: Listener,
     namespaces: Namespaces,
@@ -284,6 +295,7 @@ impl Server<'_> {
         match ToServer::decode(payload).map_err(io::Error::other)? {
             ToServer::Hello(pid) => self.welcome(client, pid),
             ToServer::Freeze if client.front.is_none() => self.commission(client),
+            ToServer::Save if client.front.is_some() => self.save(client),
             _ => Err(io::Error::other("cannot understand a message out of turn")),
         }
     }
@@ -317,7 +329,23 @@ impl Server<'_> {
             .channel
             .send(&FromServer::encode_welcome(id, &self.place.mount(), &self.place.layers()), &fds)?;
         tracing::info!(%id, pid, "instance");
+        if let Some(prefetcher) = self.prefetcher.take() {
+            prefetcher.begin();
+        }
         Ok(())
+    }
+
+    /// Writes what was recorded; what is read from now on is not written any more.
+    fn save(&mut self, client: &mut Client) -> io::Result<()> {
+        let saved = match self.recording.take() {
+            Some(recording) => recording.save().map_err(|error| one_line(&error)),
+            None => Err("cannot write an access profile: nothing is recorded".to_owned()),
+        };
+        let answer = match saved {
+            Ok(()) => FromServer::encode(Said::Saved),
+            Err(why) => FromServer::encode_refusal(&why),
+        };
+        client.channel.send(&answer, &[])
     }
 
     /// A lease has closed: nothing is left of its instance.
@@ -349,7 +377,7 @@ impl Server<'_> {
 
     /// Unmounts, waits until everything is written, and removes the directory.
     fn finish(self) -> io::Result<()> {
-        let Self { place, stack, session, view, clients, locked, .. } = self;
+        let Self { place, stack, recording, session, view, clients, locked, .. } = self;
         let locked = match locked {
             Some(locked) => locked,
             None => place.lock().map_err(io::Error::other)?,
@@ -371,6 +399,11 @@ impl Server<'_> {
         }
         if let Some(ending) = ending {
             ending.wait();
+        }
+        if let Some(recording) = recording
+            && let Err(error) = recording.save()
+        {
+            tracing::error!(error = one_line(&error), "what was recorded is lost");
         }
         // The upper is free before the next server can be started.
         drop(stack);

@@ -3,5 +3,6 @@
 mod faults;
 mod host;
 mod memory;
+mod order;
 mod roundtrip;
 mod tars;
