@@ -94,9 +94,9 @@ fn every_size_of_a_read_gives_the_same() {
 fn cut_payloads_are_errors() {
     for (codec, payload) in samples() {
         let step = (payload.len() / 300).max(1);
-        let ends = (0..payload.len() - 1).step_by(step).chain([payload.len() - 3]);
-        for end in ends {
-            // The last bytes of a FLAC frame are a checksum, and the last bits of RICEPP may be padding.
+        // One byte less of RICEPP may only cut off padding.
+        let last = if codec == Compression::Ricepp { 3 } else { 1 };
+        for end in (0..payload.len() - 2).step_by(step).chain([payload.len() - last]) {
             let result = job(codec, LIMIT).decompress(payload[..end].to_vec());
             assert!(
                 matches!(result, Err(Error::Decompress { .. })),

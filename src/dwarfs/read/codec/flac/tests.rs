@@ -111,14 +111,14 @@ fn plain_partitions_and_empty_ones() {
 #[test]
 fn linear_predictors_of_all_orders_equal_their_definition() {
     for order in 1..=32_usize {
-        let len = 60;
+        let len = 60_usize;
         let factors: Vec<i64> = (0..order).map(|at| (at as i64 * 37 % 29) - 14).collect();
         let residuals: Vec<i64> = (0..len).map(|at| (at as i64 * 53 % 41) - 20).collect();
         let mut expected: Vec<i64> = residuals[..order].to_vec();
-        for at in order..len {
+        for residual in &residuals[order..] {
             let sum: i64 =
                 factors.iter().zip(expected.iter().rev()).map(|(factor, sample)| factor * sample).sum();
-            expected.push(residuals[at] + (sum >> 6));
+            expected.push(residual + (sum >> 6));
         }
         for precision in [6, 15] {
             let mut frame = Writer::default().frame(len as u64, 0).head(31 + order as u64);
