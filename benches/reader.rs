@@ -31,7 +31,7 @@ use fim::dwarfs::{
 const READ: usize = 128 << 10;
 
 /// The server's default bound of the cache in MiB.
-const CACHE_MIB: usize = 192;
+const CACHE_MIB: usize = 512;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");

@@ -184,13 +184,18 @@ fn many_who_ask_at_once_load_once() {
 #[test]
 fn a_range_is_served_before_the_rest_is_there() {
     let setting = Setting::quiet(10);
-    setting.fake.allow(3);
+    setting.fake.allow(1);
+    let published = |bytes| setting.cache.peek(key(1)).is_some_and(|block| block.published() == bytes);
     thread::scope(|scope| {
-        // The decoder of this one stands still at 300 bytes, waiting for more steps.
+        // The decoder of this one stands still at 100 bytes, waiting for more steps.
         let last = scope.spawn(|| setting.read(1, 900..LEN).map(|_| ()));
+        wait_for("the first step", || published(100));
         let (early, first) = std::sync::mpsc::channel();
         let reader = &setting;
         scope.spawn(move || early.send(reader.read(1, 150..250).map(|_| ())));
+        thread::sleep(Duration::from_millis(50));
+        // Now it stands still at 300.
+        setting.fake.allow(2);
         let served = first.recv_timeout(Duration::from_secs(10));
         let still_at_it = !last.is_finished();
         setting.fake.allow(1_000);
