@@ -14,10 +14,7 @@ use super::{
     fsst::{Symbols, Text},
     metadata::string_table,
 };
-use crate::{
-    dwarfs::{Error, limits},
-    sync::OnceLock,
-};
+use crate::{dwarfs::Error, sync::OnceLock};
 
 /// A string table.
 #[derive(Debug)]
@@ -117,13 +114,7 @@ impl Strings {
     ///
     /// As [`read`](Self::read).
     pub fn len_of(&self, data: &[u8], number: u32) -> Result<usize, Error> {
-        /// Stored bytes of the longest string, all of them escaped.
-        const LONGEST: usize = 2 * limits::MAX_TARGET_LEN;
         let stored = self.stored(data, number)?;
-        if stored.len() > LONGEST {
-            let (found, limit) = (stored.len() as u64, LONGEST as u64);
-            return Err(Error::Limit { what: "stored length of a name or link target", found, limit });
-        }
         self.symbols().map_or(Ok(stored.len()), |symbols| symbols.decoded_len(stored))
     }
 

@@ -28,6 +28,6 @@ pub use archive::{Archive, Figures, Seek};
 pub use cache::BlockCache;
 pub use check::{Depth, Finding, Findings, HitFiles, Part, Report, check};
 pub use index::{Index, Place, Section};
-pub use read_at::{ReadAt, Stamp};
+pub use read_at::ReadAt;
 pub use stat::{Kind, Stat, Timestamp};
 pub use tree::{DirEntry, Inode};
