@@ -15,7 +15,7 @@
 
 use super::{
     index::{Index, Place},
-    read_at::{ReadAt, Stamp, len_of, read_array, stamp_of},
+    read_at::{ReadAt, len_of, read_array, stamp_of},
 };
 use crate::{
     dwarfs::{
@@ -37,7 +37,7 @@ pub(super) struct Live {
     /// formats without.
     seals: Vec<Seal>,
     /// The last state that was confirmed, and its number.
-    seen: RwLock<(Stamp, Generation)>,
+    seen: RwLock<(u64, Generation)>,
 }
 
 impl Live {

@@ -31,6 +31,6 @@ pub use cache::{Background, BlockCache, CacheFigures, CacheOptions};
 pub use check::{Depth, Finding, Findings, HitFiles, Part, Report, check};
 pub use index::{Index, Place, Section};
 pub use paths::VisitPath;
-pub use read_at::{ReadAt, Stamp};
+pub use read_at::ReadAt;
 pub use stat::{Kind, Stat, Timestamp};
 pub use tree::{DirEntry, Inode};

@@ -29,22 +29,14 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
     /// What the host says; `UnexpectedEof` where it ends before.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Returns what changes when the bytes do, so that a checksum need not be computed again as long as it stays.
+    /// Returns a number that differs when the contents have been changed: what was checked is checked again then.
     ///
     /// # Errors
     ///
     /// What the host says.
-    fn stamp(&self) -> io::Result<Stamp> {
-        Ok(Stamp { len: self.len()?, ..Stamp::default() })
+    fn stamp(&self) -> io::Result<u64> {
+        self.len()
     }
-}
-
-/// A state of a file: its length and the times of its last changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
-    len: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
 }
 
 impl ReadAt for File {
@@ -56,14 +48,24 @@ impl ReadAt for File {
         FileExt::read_exact_at(self, buffer, offset)
     }
 
-    fn stamp(&self) -> io::Result<Stamp> {
+    /// Length and times of change; that of the inode as well, for the other one can be set back.
+    fn stamp(&self) -> io::Result<u64> {
         let found = self.metadata()?;
-        Ok(Stamp {
-            len: found.len(),
-            mtime: (found.mtime(), found.mtime_nsec()),
-            ctime: (found.ctime(), found.ctime_nsec()),
-        })
+        let facts = [
+            found.size(),
+            bits(found.mtime()),
+            bits(found.mtime_nsec()),
+            bits(found.ctime()),
+            bits(found.ctime_nsec()),
+        ];
+        Ok(facts
+            .into_iter()
+            .fold(0, |stamp, fact| (stamp ^ fact).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)))
     }
+}
+
+const fn bits(number: i64) -> u64 {
+    number.cast_unsigned()
 }
 
 impl ReadAt for Vec<u8> {
@@ -136,7 +138,7 @@ pub(super) fn read_into(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> 
 }
 
 /// The state of `source`.
-pub(super) fn stamp_of(source: &dyn ReadAt) -> Result<Stamp, Error> {
+pub(super) fn stamp_of(source: &dyn ReadAt) -> Result<u64, Error> {
     source.stamp().map_err(|source| Error::Read { offset: 0, len: 0, source })
 }
 
