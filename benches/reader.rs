@@ -9,6 +9,8 @@
 //! are in the page cache after the first pass; `cold` says that a line is the first. A peer that does about the same
 //! is upstream's `dwarfsck --check-integrity` or `dwarfsextract -f null`.
 
+#![expect(clippy::print_stdout, reason = "the figures are the answer of the program")]
+
 use std::{
     fs::File,
     io,
