@@ -281,7 +281,7 @@ fn many_threads_find_the_same() {
             (last, calls) = (done, calls + 1);
         });
         assert_eq!(last, 200 * 1_064);
-        assert!(calls > 1, "progress is told");
+        assert!(calls > 0, "progress is told");
         let found: Vec<_> = read.findings.list.iter().map(|finding| finding.part).collect();
         let expected: Vec<_> = [3, 77, 199]
             .map(|at| Part::Section { section: index.sections()[at as usize], block: Some(at) })
