@@ -35,7 +35,7 @@ use crate::{
 
 /// Decoded blocks kept in memory by default, in bytes. Archives are packed by similarity and read by name, so that a
 /// walk through a tree touches many blocks in turn: with 192 MiB reading a 600 MB tree decodes each block several times.
-const CACHE: u64 = 512 << 20;
+const CACHE: u64 = 160 << 20;
 
 /// The same on small machines: one part in this many of their memory, and of what control groups allow.
 const SHARE_OF_MACHINE: u64 = 8;

@@ -10,8 +10,8 @@
 //! length with Release; readers load it with Acquire and look at nothing behind it. So no byte is ever written that
 //! somebody can see.
 //!
-//! Longer blocks are mappings of their own: what is not touched costs nothing, what is freed goes back to the system
-//! at once, and huge pages make filling cheap. Short blocks come from the heap.
+//! Longer blocks are mappings of their own: what is not touched costs nothing, and what is freed goes back to the
+//! system at once, also in parts. Short blocks come from the heap.
 #![expect(unsafe_code, reason = "one writer and many readers of the same memory at the same time")]
 
 use std::{fmt, io, ops::Range, ptr, ptr::NonNull, slice};
@@ -27,17 +27,16 @@ use crate::sync::{
 /// Longest block that comes from the heap, in bytes. A mapping costs a system call each way and a page's rounding.
 const LONGEST_ON_HEAP: usize = 64 << 10;
 
-/// Unit in which mappings are trimmed: a page of every system that we run on is at most this long.
-const PAGE: usize = 64 << 10;
-
-/// Length of a huge page, the unit in which longer mappings are filled where the system has them.
-const HUGE: usize = 2 << 20;
+/// Unit in which mappings are trimmed and given back: a page of every system that we run on is at most this long.
+pub const UNIT: usize = 64 << 10;
 
 /// The memory of one block.
 pub struct Memory {
     base: NonNull<u8>,
     capacity: usize,
     published: AtomicUsize,
+    /// Bytes that were given back.
+    released: usize,
     backing: Backing,
 }
 
@@ -69,13 +68,14 @@ impl Memory {
                 (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
             // SAFETY: the kernel chooses the place, so that nothing that is mapped already is replaced.
             let base = unsafe { mmap_anonymous(ptr::null_mut(), capacity, protection, flags) }?;
+            // Parts of a huge page cannot be given back.
             // SAFETY: the range is the mapping just made; this advice changes no contents. That a system without
             // huge pages refuses it is fine.
-            let _ = unsafe { madvise(base, capacity, Advice::LinuxHugepage) };
+            let _ = unsafe { madvise(base, capacity, Advice::LinuxNoHugepage) };
             (base.cast::<u8>(), Backing::Mapping(AtomicUsize::new(capacity)))
         };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-        let memory = Arc::new(Self { base, capacity, published: AtomicUsize::new(0), backing });
+        let memory = Arc::new(Self { base, capacity, published: AtomicUsize::new(0), released: 0, backing });
         let writer = Writer { memory: Arc::clone(&memory) };
         Ok((memory, writer))
     }
@@ -111,8 +111,32 @@ impl Memory {
         match &self.backing {
             Backing::Heap => self.capacity,
             Backing::Mapping(kept) => {
-                self.published().next_multiple_of(HUGE).min(kept.load(Ordering::Relaxed))
+                let filled = self.published().next_multiple_of(UNIT).min(kept.load(Ordering::Relaxed));
+                filled.saturating_sub(self.released)
             }
+        }
+    }
+
+    /// Gives `count` units from unit `first` on back to the system; they read as zeros from now on. To be called once
+    /// for each unit, of a mapping whose writer is done. Returns the bytes that were freed.
+    pub fn release(&mut self, first: usize, count: usize) -> usize {
+        let Backing::Mapping(kept) = &self.backing else { return 0 };
+        let start = first.saturating_mul(UNIT);
+        let end = start.saturating_add(count.saturating_mul(UNIT)).min(kept.load(Ordering::Relaxed));
+        if start >= end {
+            return 0;
+        }
+        // SAFETY: the range begins at a page and lies within the mapping, which is private and anonymous, so that its
+        // pages are replaced by zeros. `&mut self` says that nobody looks at them, and that there is no writer, who
+        // would share this value.
+        let advised =
+            unsafe { madvise(self.base.as_ptr().add(start).cast(), end - start, Advice::LinuxDontNeed) };
+        match advised {
+            Ok(()) => {
+                self.released = self.released.saturating_add(end - start);
+                end - start
+            }
+            Err(_) => 0,
         }
     }
 }
@@ -195,7 +219,7 @@ impl Writer {
     pub fn finish(self) {
         let Backing::Mapping(kept) = &self.memory.backing else { return };
         let (needed, mapped) =
-            (self.published().next_multiple_of(PAGE).max(PAGE), kept.load(Ordering::Relaxed));
+            (self.published().next_multiple_of(UNIT).max(UNIT), kept.load(Ordering::Relaxed));
         if needed >= mapped {
             return;
         }
@@ -272,14 +296,29 @@ mod tests {
     #[test]
     fn what_was_not_used_goes_back() {
         let (memory, mut writer) = Memory::reserve(64 << 20).unwrap();
-        fill(&mut writer, PAGE + 1);
-        assert!(memory.resident() <= HUGE);
+        fill(&mut writer, UNIT + 1);
+        assert_eq!(memory.resident(), 2 * UNIT);
         writer.finish();
-        assert_eq!(memory.resident(), 2 * PAGE);
-        assert_eq!(memory.bytes(PAGE..PAGE + 1), [byte(PAGE)]);
+        assert_eq!(memory.resident(), 2 * UNIT);
+        assert_eq!(memory.bytes(UNIT..UNIT + 1), [byte(UNIT)]);
         let (memory, writer) = Memory::reserve(64 << 20).unwrap();
         writer.finish();
         assert_eq!((memory.published(), memory.resident()), (0, 0));
+    }
+
+    #[test]
+    fn parts_go_back() {
+        let (mut memory, mut writer) = Memory::reserve(10 * UNIT + 5).unwrap();
+        fill(&mut writer, 10 * UNIT + 5);
+        writer.finish();
+        assert_eq!(memory.resident(), 10 * UNIT + 5);
+        let alone = Arc::get_mut(&mut memory).unwrap();
+        assert_eq!((alone.release(2, 3), alone.release(10, 7), alone.release(99, 1)), (3 * UNIT, 5, 0));
+        assert_eq!(memory.resident(), 7 * UNIT);
+        assert!(memory.bytes(2 * UNIT..5 * UNIT).iter().all(|byte| *byte == 0));
+        for at in [0, 2 * UNIT - 1, 5 * UNIT, 10 * UNIT - 1] {
+            assert_eq!(memory.bytes(at..at + 1), [byte(at)]);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use std::{fmt, mem, ops::Range};
 
-use super::{Key, Ledger};
+use super::{Key, Ledger, served::Served};
 use crate::{
     dwarfs::{Error, read::codec},
     pinned::{Pinned, Slice},
@@ -86,6 +86,7 @@ pub(in crate::dwarfs::read) struct Block {
     pub(super) origin: Arc<dyn Origin>,
     pub(super) uses: Uses,
     memory: OnceLock<Arc<Memory>>,
+    served: Served,
     work: Mutex<Work>,
     changed: Condvar,
     /// The least length for which somebody waits.
@@ -139,6 +140,7 @@ impl Block {
             origin,
             uses: Uses::default(),
             memory: OnceLock::new(),
+            served: Served::default(),
             work: Mutex::new(Work::Fresh),
             changed: Condvar::new(),
             wanted: AtomicUsize::new(usize::MAX),
@@ -171,9 +173,22 @@ impl Block {
         matches!(*self.work.lock(), Work::Resting(_))
     }
 
-    /// Pins a range, which must have been reached.
-    pub(super) fn slice(self: Arc<Self>, range: Range<usize>) -> Slice {
-        Slice::new(self, range)
+    /// Pins a range, which must have been reached; `None` where some of it was given back.
+    pub(super) fn slice(self: Arc<Self>, range: Range<usize>) -> Option<Slice> {
+        self.served.take(&range).then(|| Slice::new(self, range))
+    }
+
+    /// Whether much of the block could be given back.
+    pub(super) fn is_ripe(&self) -> bool {
+        self.served.is_ripe() && matches!(*self.work.lock(), Work::Done)
+    }
+
+    /// Gives back what has been served. Returns whether that was anything.
+    pub(super) fn thin(&mut self, ledger: &Ledger) -> bool {
+        let Some(memory) = self.memory.get_mut().and_then(Arc::get_mut) else { return false };
+        let freed: usize = self.served.withdraw().map(|(first, count)| memory.release(first, count)).sum();
+        self.recharge(0, ledger);
+        freed > 0
     }
 
     /// Sees to it that the first `until` bytes are there.
@@ -299,6 +314,7 @@ impl<'a> Shift<'a> {
         let opened = self.block.origin.open(self.block.key.block)?;
         if let Some(opened) = &opened {
             self.ledger.opened();
+            self.block.served.begin(opened.memory.capacity());
             let _ = self.block.memory.set(Arc::clone(&opened.memory));
             self.block.recharge(opened.decoder.held(), self.ledger);
         }

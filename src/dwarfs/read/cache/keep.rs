@@ -14,6 +14,8 @@
 //! back soon after it was let go is protected at once, if there is room: who goes round through more than the cache
 //! holds finds a part of it.
 //!
+//! Before anybody goes, what has been served already of a whole block is given back (`served.rs`).
+//!
 //! Readers take a block in many small bites. Bites that follow each other, with little else coming in between, are
 //! one use: "again" counts only when a quarter of the bound has come in since the last bite that counted.
 
@@ -105,6 +107,12 @@ impl Keep {
         self.protected.retain(|(block, _)| take(block));
         self.protected_weight = self.protected.iter().map(|(_, weight)| weight).sum();
         removed
+    }
+
+    /// The blocks of which much could be given back, those first that would go first.
+    pub(super) fn ripe(&mut self) -> impl Iterator<Item = &mut Arc<Block>> {
+        let protected = self.protected.iter_mut().map(|(block, _)| block);
+        self.probation.iter_mut().chain(protected).filter(|block| block.is_ripe())
     }
 
     fn protect(&mut self, block: Arc<Block>) {

@@ -3,6 +3,7 @@
 //! ```text
 //! shard = hash of (archive, block)      16 of them, a lock each: key -> block
 //! block   decoded from front to back by those who ask, readable as far as it is       block.rs
+//! served  what of a block has been handed out, and goes first                          served.rs
 //! keep    who is evicted when there is too much; one lock, taken when blocks come and go   keep.rs
 //! workers decode what nobody waits for, and let go of what nobody uses                workers.rs
 //! ledger  bytes of all blocks: what is decoded, payloads and decoders of what is not yet
@@ -13,6 +14,7 @@
 
 mod block;
 mod keep;
+mod served;
 mod workers;
 
 #[cfg(test)]
@@ -218,6 +220,20 @@ impl BlockCache {
         origin: &Arc<dyn Origin>,
         range: Range<usize>,
     ) -> Result<Slice, Error> {
+        loop {
+            if let Some(slice) = self.try_slice(key, origin, range.clone())? {
+                return Ok(slice);
+            }
+        }
+    }
+
+    /// As [`slice`](Self::slice); `None` where the block had been given back in part, and is gone now.
+    fn try_slice(
+        &self,
+        key: Key,
+        origin: &Arc<dyn Origin>,
+        range: Range<usize>,
+    ) -> Result<Option<Slice>, Error> {
         let block = self.find(key, origin);
         keep::touch(&block, self.ledger.now(), self.options.max_bytes);
         let len = range.len() as u64;
@@ -227,7 +243,11 @@ impl BlockCache {
                 if self.options.background == Background::Always {
                     self.look_ahead(&block, turn, asked_before, len);
                 }
-                Ok(block.slice(range))
+                let slice = Arc::clone(&block).slice(range);
+                if slice.is_none() {
+                    self.drop_block(&block);
+                }
+                Ok(slice)
             }
             Err(error) => {
                 // Trying again may help, and there is nothing to lose.
@@ -336,9 +356,30 @@ impl BlockCache {
     /// Evicts blocks until the cache is within its bound.
     fn make_room(&self) {
         while self.used() > self.options.max_bytes {
+            if self.thin() {
+                continue;
+            }
             let Some(block) = self.keep.lock().evict(self.options.max_bytes) else { return };
             self.let_go(&block);
         }
+    }
+
+    /// Gives back what has been served of the first block that nobody looks at. Returns whether there was one.
+    fn thin(&self) -> bool {
+        let mut keep = self.keep.lock();
+        keep.ripe().any(|kept| {
+            let mut shard = self.shard(kept.key).lock();
+            let key = kept.key;
+            // What the shard holds is let go for a moment, so that it can be seen whether somebody else has the block.
+            // Nobody can find it meanwhile.
+            if shard.get(&key).is_none_or(|found| !Arc::ptr_eq(found, kept)) {
+                return false;
+            }
+            shard.remove(&key);
+            let thinned = Arc::get_mut(kept).is_some_and(|block| block.thin(&self.ledger));
+            shard.insert(key, Arc::clone(kept));
+            thinned
+        })
     }
 
     /// Lets go of all that was not used since the last sweep.

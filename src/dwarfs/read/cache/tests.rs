@@ -8,7 +8,7 @@ use super::{
     block::{Decode, Step},
     *,
 };
-use crate::sys::block_memory::{Memory, Writer};
+use crate::sys::block_memory::{Memory, UNIT, Writer};
 
 /// Length of a block of the archive below, and of a step of its decoder.
 const LEN: usize = 1_000;
@@ -422,4 +422,113 @@ fn readers_workers_and_eviction_get_along() {
         }
     });
     wait_for("an empty cache", || setting.cache.used() == 0);
+}
+
+/// An archive whose blocks are long: full of the number of the place, in units of 4 KiB.
+#[derive(Debug)]
+struct Long(AtomicU32);
+
+/// Length of its blocks.
+const LONG: usize = 40 * UNIT;
+
+struct Places;
+
+fn place(at: usize) -> u8 {
+    u8::try_from(at / 4_096 % 251).unwrap()
+}
+
+impl Decode for Places {
+    fn advance(&mut self, out: &mut Writer) -> Result<Step, Error> {
+        let (start, step) = (out.published(), out.spare().len().min(UNIT));
+        out.spare()[..step].iter_mut().zip(start..).for_each(|(byte, at)| *byte = place(at));
+        out.publish(step);
+        Ok(if out.spare().is_empty() { Step::End } else { Step::More })
+    }
+
+    fn held(&self) -> usize {
+        0
+    }
+}
+
+impl Origin for Long {
+    fn open(&self, _block: u32) -> Result<Option<Opened>, Error> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let (memory, writer) = Memory::reserve(LONG).unwrap();
+        Ok(Some(Opened::new((Places, memory, writer))))
+    }
+
+    fn longest(&self) -> usize {
+        LONG
+    }
+
+    fn left(&self, _block: u32) -> Option<&AtomicU64> {
+        None
+    }
+}
+
+#[test]
+fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
+    let origin: Arc<dyn Origin> = Arc::new(Long(AtomicU32::new(0)));
+    let cache = BlockCache::new(2 * LONG + LONG / 2);
+    let read = |block: u32, range: Range<usize>| {
+        let slice = cache.slice(Key { archive: 1, block }, &origin, range.clone()).unwrap();
+        assert!(slice.as_bytes().iter().zip(range).all(|(byte, at)| *byte == place(at)), "block {block}");
+    };
+    // Half of each block is served, in bites that do not keep to units; the last byte completes it.
+    for block in 0..2 {
+        for start in (0..LONG / 2).step_by(10_000) {
+            read(block, start..(start + 10_000).min(LONG / 2));
+        }
+        read(block, LONG - 1..LONG);
+    }
+    assert_eq!((cache.figures().opened, cache.figures().blocks), (2, 2));
+    // A third one fits where the served halves were.
+    read(2, LONG - 10..LONG);
+    assert!(cache.used() <= 2 * LONG + LONG / 2);
+    assert_eq!(cache.figures().blocks, 3, "nobody had to go");
+    read(0, LONG / 2..LONG);
+    assert_eq!(cache.figures().opened, 3, "the rest is there still");
+    // What is gone is decoded anew, as often as it takes.
+    for _ in 0..3 {
+        read(0, 0..10);
+        read(1, LONG / 2 - 5..LONG / 2 + 5);
+    }
+    assert!(cache.figures().opened > 3);
+}
+
+#[test]
+fn what_is_looked_at_stays() {
+    let origin: Arc<dyn Origin> = Arc::new(Long(AtomicU32::new(0)));
+    let cache = BlockCache::new(LONG + LONG / 2);
+    let read = |block: u32| cache.slice(Key { archive: 1, block }, &origin, 0..LONG).unwrap();
+    let pinned = read(0);
+    for block in 1..5 {
+        let _ = read(block);
+        assert!(pinned.as_bytes().iter().enumerate().all(|(at, byte)| *byte == place(at)));
+    }
+}
+
+#[test]
+fn readers_of_blocks_that_are_given_back_see_what_belongs_there() {
+    let origin: Arc<dyn Origin> = Arc::new(Long(AtomicU32::new(0)));
+    let cache = BlockCache::new(3 * LONG);
+    thread::scope(|scope| {
+        for seed in 1..=4_usize {
+            let (cache, origin) = (&cache, &origin);
+            scope.spawn(move || {
+                let mut state = seed;
+                for _ in 0..400 {
+                    state =
+                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let block = u32::try_from(state >> 33 & 7).unwrap();
+                    let start = (state >> 20) % (LONG - 3 * UNIT);
+                    let range = start..start + 3 * UNIT;
+                    let slice = cache.slice(Key { archive: 1, block }, origin, range.clone()).unwrap();
+                    assert!(
+                        slice.as_bytes().iter().zip(range).step_by(997).all(|(byte, at)| *byte == place(at))
+                    );
+                }
+            });
+        }
+    });
 }
