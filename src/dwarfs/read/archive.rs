@@ -78,7 +78,7 @@ pub struct BlockFacts {
 /// An open archive. All of it can be used from any thread.
 #[derive(Debug)]
 pub struct Archive {
-    pub(super) tree: Tree,
+    pub(super) tree: Arc<Tree>,
     pub(super) blocks: Blocks,
 }
 
@@ -93,15 +93,15 @@ impl Archive {
         let schema = load(&*source, &index, SectionKind::Schema, "schema")?;
         let schema = Schema::decode(&schema)?;
         let metadata = load(&*source, &index, SectionKind::Metadata, "metadata")?;
-        let tree = Tree::new(&schema, metadata)?;
-        let max_len = tree.tables().block_size;
+        let tree = Arc::new(Tree::new(&schema, metadata)?);
         let live = Live::new(&*source, &index)?;
-        Ok(Self { tree, blocks: Blocks::new(source, index, live, Arc::clone(cache), max_len) })
+        let blocks = Blocks::new(source, index, live, Arc::clone(cache), Arc::clone(&tree));
+        Ok(Self { tree, blocks })
     }
 
     /// The root directory.
     #[must_use]
-    pub const fn root(&self) -> Inode {
+    pub fn root(&self) -> Inode {
         self.tree.root()
     }
 

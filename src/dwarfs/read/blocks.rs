@@ -8,6 +8,8 @@ use super::{
     index::{Index, Payload, Section},
     live::{Generation, Live},
     read_at::{ReadAt, read_into, read_vec},
+    references::References,
+    tree::Tree,
 };
 use crate::{
     dwarfs::{
@@ -17,7 +19,7 @@ use crate::{
     pinned::Slice,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     sys::block_memory::Memory,
 };
@@ -45,6 +47,10 @@ struct Sections {
     /// Longest uncompressed block.
     max_len: u64,
     blocks: Vec<BlockState>,
+    tree: Arc<Tree>,
+    /// Counted when the cache first wants to give something back.
+    references: OnceLock<Option<References>>,
+    counting: AtomicBool,
 }
 
 /// What is known of a block.
@@ -67,8 +73,9 @@ impl Blocks {
         index: Index,
         live: Live,
         cache: Arc<BlockCache>,
-        max_len: u64,
+        tree: Arc<Tree>,
     ) -> Self {
+        let max_len = tree.tables().block_size;
         let blocks = index.sections().iter().filter(|section| section.kind == SectionKind::Block);
         let state = |section: &Section| BlockState {
             section: *section,
@@ -79,7 +86,16 @@ impl Blocks {
         };
         let blocks = blocks.map(state).collect();
         let archive = cache.register();
-        let sections = Arc::new(Sections { source, index, live, max_len, blocks });
+        let sections = Arc::new(Sections {
+            source,
+            index,
+            live,
+            max_len,
+            blocks,
+            tree,
+            references: OnceLock::new(),
+            counting: AtomicBool::new(false),
+        });
         Self { origin: Arc::clone(&sections) as _, sections, cache, archive }
     }
 
@@ -196,6 +212,18 @@ impl Origin for Sections {
             block.checked.store(generation, Ordering::Release);
         }
         job.decoder(memory).map(|opened| Some(Opened::new(opened)))
+    }
+
+    fn references(&self, number: u32) -> Option<&[u32]> {
+        self.references.get()?.as_ref()?.of(number)
+    }
+
+    fn wants_count(&self) -> bool {
+        !self.counting.swap(true, Ordering::Relaxed)
+    }
+
+    fn count_references(&self) {
+        self.references.get_or_init(|| References::count(&self.tree, self.blocks.len()));
     }
 
     fn longest(&self) -> usize {

@@ -23,6 +23,7 @@ mod live;
 mod paths;
 mod prefetch;
 mod read_at;
+mod references;
 mod stat;
 mod tree;
 

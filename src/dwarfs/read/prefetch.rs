@@ -39,6 +39,8 @@ pub(super) struct Seen {
     pub(super) capacity: usize,
     /// How often a reader had more of it decoded.
     pub(super) turns: u32,
+    /// Bytes that the cache can take before somebody has to go.
+    pub(super) room: usize,
 }
 
 impl Seen {
@@ -47,7 +49,9 @@ impl Seen {
         let published = self.published as u64;
         let asked_for = self.asked >= LEAST_ASKED && self.asked >= published / 2;
         let nearly = published >= self.capacity as u64 / 4 * 3;
-        asked_for || nearly || self.turns >= MANY_TURNS
+        // What nobody asked for is not worth what somebody may ask for.
+        let has_room = self.capacity.saturating_sub(self.published) <= self.room;
+        nearly || has_room && (asked_for || self.turns >= MANY_TURNS)
     }
 
     /// Whether this read made the block one that somebody walks through.
@@ -67,10 +71,10 @@ fn walked_from(capacity: usize) -> u64 {
 }
 
 /// The blocks to load while somebody walks through `block`, which has `len` bytes: as many as there are workers, as
-/// far as the cache can hold them beside what is in use.
-pub(super) fn ahead(block: u32, len: usize, workers: usize, max_bytes: usize) -> Range<u32> {
-    let room = max_bytes / AHEAD_SHARE / len.max(1);
-    let count = u32::try_from(room.min(workers)).unwrap_or(u32::MAX);
+/// far as a cache of `max_bytes` that has `room` left can hold them.
+pub(super) fn ahead(block: u32, len: usize, workers: usize, max_bytes: usize, room: usize) -> Range<u32> {
+    let blocks = (max_bytes / AHEAD_SHARE).min(room) / len.max(1);
+    let count = u32::try_from(blocks.min(workers)).unwrap_or(u32::MAX);
     let first = block.saturating_add(1);
     first..first.saturating_add(count)
 }
@@ -82,7 +86,14 @@ mod tests {
     const CAPACITY: usize = 16 << 20;
 
     fn seen(asked: u64, published: usize, turns: u32) -> Seen {
-        Seen { asked_before: asked.saturating_sub(1 << 17), asked, published, capacity: CAPACITY, turns }
+        Seen {
+            asked_before: asked.saturating_sub(1 << 17),
+            asked,
+            published,
+            capacity: CAPACITY,
+            turns,
+            room: CAPACITY,
+        }
     }
 
     #[test]
@@ -98,6 +109,10 @@ mod tests {
         ] {
             assert_eq!(seen(asked, published, turns).is_worth_finishing(), expected, "{asked} {published}");
         }
+        // In a full cache only what frees more than it takes.
+        let full = |published| Seen { room: 1 << 20, ..seen(600_000, published, 5) };
+        assert!(!full(1 << 20).is_worth_finishing());
+        assert!(full(13 << 20).is_worth_finishing());
     }
 
     #[test]
@@ -110,9 +125,11 @@ mod tests {
 
     #[test]
     fn blocks_ahead_are_bounded_by_workers_and_by_the_cache() {
-        assert_eq!(ahead(7, CAPACITY, 2, 256 << 20), 8..10);
-        assert_eq!(ahead(7, CAPACITY, 8, 64 << 20), 8..9);
-        assert_eq!(ahead(7, CAPACITY, 8, 32 << 20), 8..8);
-        assert_eq!(ahead(u32::MAX, 0, 2, 1 << 20), u32::MAX..u32::MAX);
+        let empty = |len, workers, bytes| ahead(7, len, workers, bytes, bytes);
+        assert_eq!(empty(CAPACITY, 2, 256 << 20), 8..10);
+        assert_eq!(empty(CAPACITY, 8, 64 << 20), 8..9);
+        assert_eq!(empty(CAPACITY, 8, 32 << 20), 8..8);
+        assert_eq!(ahead(7, CAPACITY, 8, 256 << 20, 2 * CAPACITY), 8..10);
+        assert_eq!(ahead(u32::MAX, 0, 2, 1 << 20, 1 << 20), u32::MAX..u32::MAX);
     }
 }

@@ -141,6 +141,11 @@ impl Tree {
         self.ends.directories
     }
 
+    /// All regular files, each once however many names it has. `None` in formats that cannot tell.
+    pub(super) fn files(&self) -> Option<impl Iterator<Item = Inode>> {
+        self.tables.entry_table.is_none().then(|| (self.ends.symlinks..self.ends.files).map(Inode))
+    }
+
     /// The root directory.
     pub(super) const fn root(&self) -> Inode {
         self.root

@@ -11,7 +11,10 @@
 
 use std::{fmt, mem, ops::Range};
 
-use super::{Key, Ledger, served::Served};
+use super::{
+    Key, Ledger,
+    served::{Served, Taken},
+};
 use crate::{
     dwarfs::{Error, read::codec},
     pinned::{Pinned, Slice},
@@ -29,6 +32,20 @@ pub(in crate::dwarfs::read) trait Origin: Send + Sync + fmt::Debug {
     /// Reads a block's payload, checks it and opens it; `None` for a block that is stored as it is, which is brought
     /// into the page cache instead.
     fn open(&self, block: u32) -> Result<Option<Opened>, Error>;
+
+    /// How many bytes of each unit of the memory of a block files refer to, once that has been counted.
+    fn references(&self, block: u32) -> Option<&[u32]> {
+        let _ = block;
+        None
+    }
+
+    /// Whether that should be counted: true once.
+    fn wants_count(&self) -> bool {
+        false
+    }
+
+    /// Counts that.
+    fn count_references(&self) {}
 
     /// Length of its longest block.
     fn longest(&self) -> usize;
@@ -173,20 +190,23 @@ impl Block {
         matches!(*self.work.lock(), Work::Resting(_))
     }
 
-    /// Pins a range, which must have been reached; `None` where some of it was given back.
-    pub(super) fn slice(self: Arc<Self>, range: Range<usize>) -> Option<Slice> {
-        self.served.take(&range).then(|| Slice::new(self, range))
+    /// Pins a range, which must have been reached, unless some of it was given back.
+    pub(super) fn slice(self: Arc<Self>, range: Range<usize>) -> (Taken, Slice) {
+        (self.served.take(&range), Slice::new(self, range))
     }
 
     /// Whether much of the block could be given back.
     pub(super) fn is_ripe(&self) -> bool {
-        self.served.is_ripe() && matches!(*self.work.lock(), Work::Done)
+        self.origin.references(self.key.block).is_some_and(|whole| self.served.is_ripe(whole))
+            && matches!(*self.work.lock(), Work::Done)
     }
 
     /// Gives back what has been served. Returns whether that was anything.
     pub(super) fn thin(&mut self, ledger: &Ledger) -> bool {
         let Some(memory) = self.memory.get_mut().and_then(Arc::get_mut) else { return false };
-        let freed: usize = self.served.withdraw().map(|(first, count)| memory.release(first, count)).sum();
+        let Some(whole) = self.origin.references(self.key.block) else { return false };
+        let freed: usize =
+            self.served.withdraw(whole).map(|(first, count)| memory.release(first, count)).sum();
         self.recharge(0, ledger);
         freed > 0
     }

@@ -28,6 +28,7 @@ pub(super) use self::block::{Opened, Origin};
 use self::{
     block::{Attendant, Block, Turn},
     keep::Keep,
+    served::Taken,
     workers::{IDLE, Job, Workers},
 };
 use super::{
@@ -49,6 +50,10 @@ const SHARDS: usize = 16;
 
 /// What profiles ask for may fill this part of the bound, in percent: the rest is for those who read meanwhile.
 const WARM_PERCENT: usize = 75;
+
+/// Beyond one part in this many of the bound what has been served is given back: so much is worth keeping for those
+/// who ask again although the kernel had it.
+const SERVED_SHARE: usize = 3;
 
 /// The name of a block among all archives of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -243,11 +248,19 @@ impl BlockCache {
                 if self.options.background == Background::Always {
                     self.look_ahead(&block, turn, asked_before, len);
                 }
-                let slice = Arc::clone(&block).slice(range);
-                if slice.is_none() {
-                    self.drop_block(&block);
+                let (taken, slice) = Arc::clone(&block).slice(range);
+                match taken {
+                    Taken::Whole => {}
+                    Taken::Ripened => {
+                        self.count_references(&block.origin);
+                        self.make_room();
+                    }
+                    Taken::Gone => {
+                        self.drop_block(&block);
+                        return Ok(None);
+                    }
                 }
-                Ok(slice)
+                Ok(Some(slice))
             }
             Err(error) => {
                 // Trying again may help, and there is nothing to lose.
@@ -286,6 +299,21 @@ impl BlockCache {
         new
     }
 
+    /// Has the references of an archive counted, when it takes so much that some of it is to be given back.
+    fn count_references(&self, origin: &Arc<dyn Origin>) {
+        if self.options.background == Background::Always
+            && self.used() > self.options.max_bytes / SERVED_SHARE
+            && origin.wants_count()
+        {
+            self.workers.push(&self.me, [Job::Count(Arc::clone(origin))]);
+        }
+    }
+
+    /// Bytes that can come in before somebody has to go.
+    fn room(&self) -> usize {
+        self.options.max_bytes.saturating_sub(self.used())
+    }
+
     /// Whether a block is there, and what was asked of it.
     fn peek(&self, key: Key) -> Option<Arc<Block>> {
         self.shard(key).lock().get(&key).map(Arc::clone)
@@ -307,6 +335,7 @@ impl BlockCache {
             published: block.published(),
             capacity: block.capacity(),
             turns: 0,
+            room: self.room(),
         };
         if turn == Turn::Decoded {
             seen.turns = block.uses.turns.fetch_add(1, Ordering::Relaxed) + 1;
@@ -319,7 +348,7 @@ impl BlockCache {
         }
         if seen.begins_walk() && self.was_walked_before(block.key) {
             let (key, workers) = (block.key, self.workers.most());
-            let next = prefetch::ahead(key.block, seen.capacity, workers, self.options.max_bytes);
+            let next = prefetch::ahead(key.block, seen.capacity, workers, self.options.max_bytes, seen.room);
             let next = next.map(|block| Key { block, ..key }).filter(|key| self.peek(*key).is_none());
             self.workers.push(&self.me, next.map(|key| Job::Ahead((key, Arc::clone(&block.origin)))));
         }
@@ -340,6 +369,8 @@ impl BlockCache {
             Job::Warm(_) if self.used() > self.options.max_bytes / 100 * WARM_PERCENT => {
                 return self.workers.forget_warm();
             }
+            Job::Count(origin) => return origin.count_references(),
+            Job::Ahead((_, origin)) if origin.longest() > self.room() => return,
             Job::Ahead((key, origin)) | Job::Warm((key, origin)) if self.peek(key).is_none() => {
                 self.find(key, &origin)
             }
@@ -353,12 +384,10 @@ impl BlockCache {
         }
     }
 
-    /// Evicts blocks until the cache is within its bound.
+    /// Gives back what was served while there is much, and evicts blocks until the cache is within its bound.
     fn make_room(&self) {
+        while self.used() > self.options.max_bytes / SERVED_SHARE && self.thin() {}
         while self.used() > self.options.max_bytes {
-            if self.thin() {
-                continue;
-            }
             let Some(block) = self.keep.lock().evict(self.options.max_bytes) else { return };
             self.let_go(&block);
         }

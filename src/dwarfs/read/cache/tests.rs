@@ -426,7 +426,13 @@ fn readers_workers_and_eviction_get_along() {
 
 /// An archive whose blocks are long: full of the number of the place, in units of 4 KiB.
 #[derive(Debug)]
-struct Long(AtomicU32);
+struct Long(AtomicU32, Vec<u32>);
+
+impl Long {
+    fn new() -> Arc<dyn Origin> {
+        Arc::new(Self(AtomicU32::new(0), vec![u32::try_from(UNIT).unwrap(); LONG / UNIT]))
+    }
+}
 
 /// Length of its blocks.
 const LONG: usize = 40 * UNIT;
@@ -457,6 +463,10 @@ impl Origin for Long {
         Ok(Some(Opened::new((Places, memory, writer))))
     }
 
+    fn references(&self, _block: u32) -> Option<&[u32]> {
+        Some(&self.1)
+    }
+
     fn longest(&self) -> usize {
         LONG
     }
@@ -468,7 +478,7 @@ impl Origin for Long {
 
 #[test]
 fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
-    let origin: Arc<dyn Origin> = Arc::new(Long(AtomicU32::new(0)));
+    let origin = Long::new();
     let cache = BlockCache::new(2 * LONG + LONG / 2);
     let read = |block: u32, range: Range<usize>| {
         let slice = cache.slice(Key { archive: 1, block }, &origin, range.clone()).unwrap();
@@ -498,7 +508,7 @@ fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
 
 #[test]
 fn what_is_looked_at_stays() {
-    let origin: Arc<dyn Origin> = Arc::new(Long(AtomicU32::new(0)));
+    let origin = Long::new();
     let cache = BlockCache::new(LONG + LONG / 2);
     let read = |block: u32| cache.slice(Key { archive: 1, block }, &origin, 0..LONG).unwrap();
     let pinned = read(0);
@@ -510,7 +520,7 @@ fn what_is_looked_at_stays() {
 
 #[test]
 fn readers_of_blocks_that_are_given_back_see_what_belongs_there() {
-    let origin: Arc<dyn Origin> = Arc::new(Long(AtomicU32::new(0)));
+    let origin = Long::new();
     let cache = BlockCache::new(3 * LONG);
     thread::scope(|scope| {
         for seed in 1..=4_usize {

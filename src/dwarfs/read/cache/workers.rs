@@ -45,6 +45,8 @@ pub(super) enum Job {
     Ahead(Named),
     /// Load a block as long as the cache has room.
     Warm(Named),
+    /// Count what files refer to in the blocks of an archive.
+    Count(Arc<dyn Origin>),
 }
 
 enum Next {
@@ -65,6 +67,7 @@ struct State {
     finish: VecDeque<Arc<Block>>,
     ahead: VecDeque<Named>,
     warm: VecDeque<Named>,
+    count: Vec<Arc<dyn Origin>>,
     threads: usize,
     waiting: usize,
     closed: bool,
@@ -94,6 +97,7 @@ impl Workers {
                 Job::Finish(block) => state.finish.push_back(block),
                 Job::Ahead(named) if state.ahead.len() < MOST_WAITING => state.ahead.push_back(named),
                 Job::Warm(named) if state.warm.len() < MOST_WARM => state.warm.push_back(named),
+                Job::Count(origin) => state.count.push(origin),
                 _ => continue,
             }
             if state.waiting > 0 {
@@ -210,11 +214,12 @@ impl State {
     fn take(&mut self) -> Option<Job> {
         let finish = self.finish.pop_front().map(Job::Finish);
         let ahead = || self.ahead.pop_front().map(Job::Ahead);
-        finish.or_else(ahead).or_else(|| self.warm.pop_front().map(Job::Warm))
+        let count = || self.count.pop().map(Job::Count);
+        finish.or_else(count).or_else(ahead).or_else(|| self.warm.pop_front().map(Job::Warm))
     }
 
     fn has_work(&self) -> bool {
-        !(self.finish.is_empty() && self.ahead.is_empty() && self.warm.is_empty())
+        !(self.finish.is_empty() && self.ahead.is_empty() && self.warm.is_empty() && self.count.is_empty())
     }
 }
 
