@@ -41,12 +41,25 @@ pub struct StackPlan {
     pub upper: Option<UpperPlan>,
     /// Bound of the decoded blocks in memory, in bytes.
     pub cache: usize,
+    /// What reads the archives.
+    pub reader: Reader,
 }
 
 impl Default for StackPlan {
     fn default() -> Self {
-        Self { layers: Vec::new(), upper: None, cache: CACHE }
+        Self { layers: Vec::new(), upper: None, cache: CACHE, reader: Reader::default() }
     }
+}
+
+/// What reads archives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// Ours.
+    #[default]
+    Own,
+    /// Upstream's library. Each archive has a cache of its own.
+    #[cfg(feature = "libdwarfs")]
+    Libdwarfs,
 }
 
 /// Where a layer comes from.
@@ -104,6 +117,15 @@ pub enum Error {
         offset: u64,
         /// What is wrong with it.
         source: dwarfs::Error,
+    },
+    /// Upstream's library does not open an archive.
+    #[cfg(feature = "libdwarfs")]
+    #[error("cannot open the layer {}", path.display())]
+    Libdwarfs {
+        /// The layer.
+        path: PathBuf,
+        /// What it said.
+        source: crate::layer::LibdwarfsError,
     },
     /// An image's settings or table are damaged.
     #[error(transparent)]
@@ -164,7 +186,7 @@ impl MountStack {
         let cache = BlockCache::new(plan.cache);
         let mut layers = Vec::with_capacity(plan.layers.len());
         for source in &plan.layers {
-            open_layers(source, &cache, &mut layers)?;
+            open_layers(source, plan, &cache, &mut layers)?;
         }
         let upper = plan.upper.as_ref().map(open_upper).transpose()?;
         let options = OverlayOptions { squash: squash()?, ..OverlayOptions::default() };
@@ -192,6 +214,7 @@ impl MountStack {
 /// Opens a layer, or all layers of an image.
 fn open_layers(
     source: &LayerSource,
+    plan: &StackPlan,
     cache: &Arc<BlockCache>,
     layers: &mut Vec<Arc<dyn Layer>>,
 ) -> Result<(), Error> {
@@ -210,7 +233,14 @@ fn open_layers(
     };
     let file = Arc::new(file);
     for place in places {
-        layers.push(Arc::new(open_archive(&file, path, place, cache)?));
+        layers.push(match plan.reader {
+            Reader::Own => Arc::new(open_archive(&file, path, place, cache)?),
+            #[cfg(feature = "libdwarfs")]
+            Reader::Libdwarfs => Arc::new(
+                crate::layer::Libdwarfs::open(path, place, plan.cache)
+                    .map_err(|source| Error::Libdwarfs { path: path.to_owned(), source })?,
+            ),
+        });
     }
     Ok(())
 }

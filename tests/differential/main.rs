@@ -18,4 +18,6 @@ mod made;
 mod support;
 mod tree_facts;
 mod upstream;
+mod walk;
+mod walk_sides;
 mod written;

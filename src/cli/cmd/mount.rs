@@ -11,6 +11,8 @@ use std::{
 
 use clap::Args;
 
+#[cfg(feature = "libdwarfs")]
+use crate::runtime::stack::Reader;
 use crate::{
     cli::{Failure, Outcome},
     runtime::{
@@ -68,6 +70,8 @@ enum MountOption {
     WriteThrough,
     AnnounceOpens,
     Threads(NonZeroUsize),
+    #[cfg(feature = "libdwarfs")]
+    Libdwarfs,
 }
 
 impl FromStr for MountOption {
@@ -84,6 +88,8 @@ impl FromStr for MountOption {
                 _ => return Err("no such option".to_owned()),
             },
             Some(("fsname", name)) => Self::Source(name.into()),
+            #[cfg(feature = "libdwarfs")]
+            Some(("reader", "libdwarfs")) => Self::Libdwarfs,
             Some(("threads", count)) => Self::Threads(count.parse().map_err(|_| "not a number of threads")?),
             Some(_) => return Err("no such option".to_owned()),
         })
@@ -164,6 +170,8 @@ fn apply(plan: &mut MountPlan, option: MountOption) {
         MountOption::WriteThrough => plan.session.write_cache = WriteCache::Through,
         MountOption::AnnounceOpens => plan.session.opens = Opens::Announced,
         MountOption::Threads(threads) => plan.session.threads = threads,
+        #[cfg(feature = "libdwarfs")]
+        MountOption::Libdwarfs => plan.stack.reader = Reader::Libdwarfs,
     }
 }
 
@@ -292,6 +300,8 @@ mod tests {
         assert_eq!(plan.session.opens, Opens::Announced);
         assert_eq!(plan.session.threads.get(), 3);
         assert!(planned(&["-o", "nonsense", "/usr", "/tmp"], 0).is_err());
+        let other_reader = planned(&["-o", "reader=libdwarfs", "/usr", "/tmp"], 0);
+        assert_eq!(other_reader.is_ok(), cfg!(feature = "libdwarfs"), "an option of the feature");
     }
 
     #[test]
