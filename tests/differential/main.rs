@@ -19,5 +19,7 @@ mod support;
 mod tree_facts;
 mod upstream;
 mod walk;
+#[cfg(feature = "libdwarfs")]
+mod walk_oracle;
 mod walk_sides;
 mod written;

@@ -2,7 +2,7 @@
 //! random offsets.
 //!
 //! The readers are upstream's FUSE driver, our reader in this process, our reader behind a real `fim mount --ro`, and
-//! upstream's library in this process (feature `libdwarfs`). The first that is there is what the others must equal.
+//! with the feature `libdwarfs` upstream's library in this process and behind a `fim mount` of ours. The first that is there is what the others must equal.
 //!
 //! `FIM_WALK_ARCHIVES` names large archives (`:` between them), `FIM_WALK_READS` how many random reads each gets, and
 //! `FIM_WALK_SEED` which ones.
@@ -135,11 +135,12 @@ fn differences_are_found() {
 /// Takes an archive through every reader, and says what the first sees and the others do not.
 fn walk(archive: &Path, place: Place, reads: usize) -> Result<Count, String> {
     let layer = open(archive, place).map_err(|error| crate::support::full(&error))?;
-    let mounted = FimMount::new(archive);
-    let ours: [Box<dyn Side>; 2] =
-        [Box::new(LayerSide::new("ours", layer)), Box::new(Host::new("fim mount", mounted.path()))];
+    let ours: [Box<dyn Side>; 2] = [
+        Box::new(LayerSide::new("ours", layer)),
+        Box::new(Host::of("fim mount", FimMount::new(archive, ""))),
+    ];
     let driver = Mounted::at(archive, place);
-    let driver = driver.as_ref().map(|mount| Box::new(Host::new("dwarfs", mount.path())) as Box<dyn Side>);
+    let driver = driver.map(|mount| Box::new(Host::of("dwarfs", mount)) as Box<dyn Side>);
     let sides: Vec<Box<dyn Side>> = driver.into_iter().chain(oracle(archive, place)?).chain(ours).collect();
 
     let (reference, others) = sides.split_first().expect("ours is there");
@@ -172,16 +173,21 @@ fn walk(archive: &Path, place: Place, reads: usize) -> Result<Count, String> {
     if failures.is_empty() { Ok(count) } else { Err(failures.join("\n")) }
 }
 
+/// Upstream's library, in this process and mounted by us.
 #[cfg(feature = "libdwarfs")]
-fn oracle(archive: &Path, place: Place) -> Result<Option<Box<dyn Side>>, String> {
+fn oracle(archive: &Path, place: Place) -> Result<Vec<Box<dyn Side>>, String> {
     let layer = fim::layer::Libdwarfs::open(archive, place, 256 << 20);
     let layer = layer.map_err(|error| crate::support::full(&error))?;
-    Ok(Some(Box::new(LayerSide::new("libdwarfs", layer))))
+    let mount = FimMount::new(archive, ",reader=libdwarfs");
+    Ok(vec![
+        Box::new(LayerSide::new("libdwarfs", layer)),
+        Box::new(Host::of("fim mount -o reader=libdwarfs", mount)),
+    ])
 }
 
 #[cfg(not(feature = "libdwarfs"))]
-fn oracle(_archive: &Path, _place: Place) -> Result<Option<Box<dyn Side>>, String> {
-    Ok(None)
+fn oracle(_archive: &Path, _place: Place) -> Result<Vec<Box<dyn Side>>, String> {
+    Ok(Vec::new())
 }
 
 /// Lists what differs.

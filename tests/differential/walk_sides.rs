@@ -19,7 +19,7 @@ use fim::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::support::list;
+use crate::{support::list, upstream::Mounted};
 
 /// Longest file whose contents are read as a whole; what is longer is nearly all holes.
 const HASHED: u64 = 1 << 30;
@@ -182,23 +182,41 @@ impl<L: Layer> Side for LayerSide<L> {
     }
 }
 
-/// A tree of the host.
-pub(crate) struct Host {
+/// A mounted tree, with what keeps it mounted.
+pub(crate) struct Host<M> {
     name: &'static str,
-    root: PathBuf,
+    mount: M,
 }
 
-impl Host {
-    pub(crate) fn new(name: &'static str, root: &Path) -> Self {
-        Self { name, root: root.to_owned() }
+/// What keeps a tree mounted until it is dropped.
+pub(crate) trait Mount: Sync {
+    /// The root of the tree.
+    fn path(&self) -> &Path;
+}
+
+impl Mount for Mounted {
+    fn path(&self) -> &Path {
+        Self::path(self)
+    }
+}
+
+impl Mount for FimMount {
+    fn path(&self) -> &Path {
+        self.point.path()
+    }
+}
+
+impl<M: Mount> Host<M> {
+    pub(crate) fn of(name: &'static str, mount: M) -> Self {
+        Self { name, mount }
     }
 
     fn path(&self, path: &[u8]) -> PathBuf {
-        self.root.join(OsStr::from_bytes(path))
+        self.mount.path().join(OsStr::from_bytes(path))
     }
 }
 
-impl Side for Host {
+impl<M: Mount> Side for Host<M> {
     fn name(&self) -> &str {
         self.name
     }
@@ -296,10 +314,12 @@ pub(crate) struct FimMount {
 }
 
 impl FimMount {
-    pub(crate) fn new(archive: &Path) -> Self {
+    /// Further options of the mount, with commas between and before them.
+    pub(crate) fn new(archive: &Path, options: &str) -> Self {
         let point = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_fim"))
-            .args(["mount", "--ro", "-f", "--json", "-o", "dev,suid"])
+            .args(["mount", "--ro", "-f", "--json", "-o"])
+            .arg(format!("dev,suid{options}"))
             .args([archive, point.path()])
             .stdout(Stdio::piped())
             .spawn()
@@ -308,10 +328,6 @@ impl FimMount {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert!(line.contains("\"read_only\":true"), "fim mount says: {line:?}");
         Self { point, child }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.point.path()
     }
 }
 
