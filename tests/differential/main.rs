@@ -14,6 +14,7 @@
 
 mod bad;
 mod compat;
+mod formats;
 mod made;
 mod support;
 mod tree_facts;

@@ -2,12 +2,16 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use fim::{
     dwarfs::{
-        format::section::{Compression, HEADER_LEN, SectionHeader, SectionKind},
+        format::{
+            freeze::{List, Rows, Value, freeze},
+            metadata::{chunk, dir_entry, directory, inode, root},
+            section::{Compression, HEADER_LEN, SectionHeader, SectionKind},
+        },
         read::{Archive, BlockCache, Place},
     },
     layer::ArchiveLayer,
@@ -16,6 +20,21 @@ use fim::{
 
 /// One cache for all runs, as in a server: what one archive leaves behind must not hurt the next.
 static CACHE: LazyLock<Arc<BlockCache>> = LazyLock::new(|| BlockCache::new(1 << 20));
+
+/// The codecs by the numbers that the target `codec` gives them.
+pub const CODECS: [Compression; 6] = [
+    Compression::Flac,
+    Compression::Ricepp,
+    Compression::Brotli,
+    Compression::Lzma,
+    Compression::Zstd,
+    Compression::Lz4,
+];
+
+/// The cache of all runs.
+pub fn cache() -> &'static Arc<BlockCache> {
+    &CACHE
+}
 
 /// How much of one archive is read: a damaged one may claim anything.
 const OBJECTS: u32 = 2_000;
@@ -106,4 +125,51 @@ pub fn assemble(schema: &[u8], metadata: &[u8]) -> Vec<u8> {
         archive.extend_from_slice(payload);
     }
     archive
+}
+
+/// Schema and metadata of an archive with the file `f` alone, which is the start of block 0. `len` is also the longest
+/// length of a block.
+pub fn one_file(len: u32) -> &'static (Vec<u8>, Vec<u8>) {
+    static METADATA: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+    METADATA.get_or_init(|| {
+        let chunks = Table { fields: [chunk::BLOCK, chunk::OFFSET, chunk::SIZE], rows: &[[0, 0, len]] };
+        let directories = [directory::PARENT_ENTRY, directory::FIRST_ENTRY, directory::SELF_ENTRY];
+        let directories = Table { fields: directories, rows: &[[0, 1, 0], [0, 2, 0]] };
+        let inodes = Table { fields: [inode::MODE_INDEX], rows: &[[0], [1]] };
+        let entries = Table { fields: [dir_entry::NAME_INDEX, dir_entry::INODE_NUM], rows: &[[0, 0], [0, 1]] };
+        let names = [b"f".to_vec()];
+        let table = |rows| Value::List(List::Rows(rows));
+        let value = Value::Struct(vec![
+            (root::CHUNKS, table(&chunks)),
+            (root::DIRECTORIES, table(&directories)),
+            (root::INODES, table(&inodes)),
+            (root::CHUNK_TABLE, Value::List(List::U32(&[0, 1]))),
+            (root::MODES, Value::List(List::U32(&[0o040_755, 0o100_644]))),
+            (root::NAMES, Value::List(List::Strings(&names))),
+            (root::BLOCK_SIZE, Value::Int(u64::from(len))),
+            (root::DIR_ENTRIES, table(&entries).some()),
+        ]);
+        let frozen = freeze(&value).expect("it is small");
+        (frozen.schema.encode(), frozen.metadata)
+    })
+}
+
+/// A list of structs of numbers.
+struct Table<'a, const N: usize> {
+    fields: [i16; N],
+    rows: &'a [[u32; N]],
+}
+
+impl<const N: usize> Rows for Table<'_, N> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn fields(&self) -> &[i16] {
+        &self.fields
+    }
+
+    fn value(&self, row: usize, column: usize) -> u64 {
+        u64::from(self.rows[row][column])
+    }
 }

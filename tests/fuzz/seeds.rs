@@ -1,15 +1,20 @@
 //! Makes the seeds of the targets out of the small archives of the shared test data:
-//! `seeds DATA CORPUS` fills `CORPUS/section`, `CORPUS/metadata` and `CORPUS/archive`.
+//! `seeds DATA CORPUS` fills `CORPUS/section`, `CORPUS/schema`, `CORPUS/metadata`, `CORPUS/strings`, `CORPUS/codec` and
+//! `CORPUS/archive`.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
 };
 
 use fim::dwarfs::{
-    format::section::SectionKind,
+    format::section::{SectionHeader, SectionKind},
     read::{Index, Place},
 };
+
+use fim_fuzz::CODECS;
 
 /// Longest seed in bytes: libFuzzer is quick with small ones.
 const MAX_LEN: usize = 12 << 10;
@@ -19,7 +24,7 @@ fn main() {
     let (Some(data), Some(corpus)) = (arguments.next(), arguments.next()) else {
         panic!("usage: seeds DATA CORPUS");
     };
-    for target in ["section", "metadata", "archive"] {
+    for target in ["section", "schema", "metadata", "strings", "codec", "archive"] {
         fs::create_dir_all(corpus.join(target)).expect("the corpus can be made");
     }
     for folder in ["made", "compat", "bad"] {
@@ -53,12 +58,33 @@ fn add(path: &Path, corpus: &Path) {
         let len = u16::try_from(schema.len()).expect("a schema is short");
         let seed = [&len.to_le_bytes(), &*schema, &*metadata].concat();
         save("metadata", &seed);
+        save("schema", &seed);
     }
     if let Some(history) = payload(SectionKind::History) {
         save("section", &history);
     }
+    if bytes.get(7).is_some_and(|minor| *minor >= 2) {
+        add_blocks(&bytes, &index, name, corpus);
+    }
     if let Some(last) = index.sections().last() {
         save("section", &bytes[last.offset as usize..]);
+    }
+}
+
+/// Saves the payload of the first short block of each codec, behind the number that the target knows the codec by.
+fn add_blocks(bytes: &[u8], index: &Index, name: &OsStr, corpus: &Path) {
+    for (number, codec) in (0..).zip(CODECS) {
+        let payload = index.sections().iter().filter(|section| section.kind == SectionKind::Block).find_map(|section| {
+            let section = bytes.get(section.offset as usize..section.end as usize)?;
+            let (header, payload) = section.split_first_chunk()?;
+            let header = SectionHeader::parse(header, 0).ok()?;
+            (header.compression == codec && payload.len() < MAX_LEN / 2).then_some(payload)
+        });
+        if let Some(payload) = payload {
+            let seed = [&[number], payload].concat();
+            let path = corpus.join("codec").join(format!("{codec}-{}", name.display()));
+            fs::write(path, seed).expect("the seed can be written");
+        }
     }
 }
 

@@ -6,14 +6,17 @@
 //! - [`metadata`]: the numbers of the metadata's fields.
 //! - [`frozen`]: bit fields and lists, read in place.
 //! - [`tables`]: the metadata's tables, resolved against their schema; [`strings`] and [`fsst`] serve it.
+//! - [`categories`]: what the writer took the data of each block for; [`map`] serves it.
 //! - [`history`]: who made the archive.
 //! - [`sidecar`]: our own file of extended attributes at an archive's root.
 
 pub mod bytes;
+pub mod categories;
 pub mod freeze;
 pub mod frozen;
 pub mod fsst;
 pub mod history;
+pub mod map;
 pub mod metadata;
 pub mod schema;
 pub mod section;

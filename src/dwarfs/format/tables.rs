@@ -10,12 +10,17 @@
 use std::ops::Range;
 
 use super::{
+    categories::Categories,
     frozen::{Column, Frozen, View},
-    metadata::{self, chunk, dir_entry, directory, inode, options, pair, root, size_cache},
+    map::Map,
+    metadata::{self, chunk, dir_entry, directory, inode, options, root, size_cache},
     schema::Schema,
     strings::Strings,
 };
-use crate::dwarfs::{Error, limits};
+use crate::{
+    dwarfs::{Error, limits},
+    sync::Arc,
+};
 
 /// The tables. Columns are read with the data that they were resolved against.
 #[derive(Debug)]
@@ -76,6 +81,10 @@ pub struct Tables {
     pub hole_block: Option<u32>,
     /// Lengths of large holes.
     pub large_holes: Column,
+    /// Size that hard links save.
+    pub hardlink_size: u64,
+    /// What the blocks hold, or why that cannot be known.
+    pub categories: Result<Categories, Arc<Error>>,
     /// Version of the writer.
     pub writer: Range<usize>,
     /// When it was written.
@@ -132,15 +141,8 @@ pub struct Options {
 pub struct SizeCache {
     /// Number of chunks from which on a file is in it.
     pub min_chunk_count: u64,
-    sizes: MapColumns,
-    allocated: MapColumns,
-}
-
-/// The columns of a sorted map.
-#[derive(Clone, Copy, Debug)]
-struct MapColumns {
-    keys: Column,
-    values: Column,
+    sizes: Map,
+    allocated: Map,
 }
 
 impl SizeCache {
@@ -157,21 +159,6 @@ impl SizeCache {
     }
 }
 
-impl MapColumns {
-    fn find(&self, data: &[u8], key: u32) -> Option<u64> {
-        let (mut low, mut high) = (0, self.keys.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            match self.keys.get(data, middle)?.cmp(&u64::from(key)) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Equal => return self.values.get(data, middle),
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
-    }
-}
-
 impl Tables {
     /// Resolves the metadata and checks what can be checked without looking at each inode.
     ///
@@ -181,7 +168,7 @@ impl Tables {
     /// is too long for another.
     pub fn resolve(schema: &Schema, data: &[u8]) -> Result<Self, Error> {
         let frozen = Frozen::new(schema, data);
-        let top = Some(frozen.root()?);
+        let top = frozen.root()?;
         let resolver = Resolver { frozen, data, top };
         resolver.check_features()?;
         let tables = resolver.tables()?;
@@ -259,7 +246,7 @@ fn at_most(what: &'static str, found: u32, most: u32) -> Result<(), Error> {
 struct Resolver<'a> {
     frozen: Frozen<'a>,
     data: &'a [u8],
-    top: Option<View<'a>>,
+    top: View<'a>,
 }
 
 impl<'a> Resolver<'a> {
@@ -313,6 +300,8 @@ impl<'a> Resolver<'a> {
                 .optional_int(root::HOLE_BLOCK_INDEX)?
                 .and_then(|block| u32::try_from(block).ok()),
             large_holes: self.frozen.ints(self.set(root::LARGE_HOLE_SIZE)?, u64::BITS)?,
+            hardlink_size: self.optional_int(root::TOTAL_HARDLINK_SIZE)?.unwrap_or(0),
+            categories: Categories::resolve(&self.frozen, self.top).map_err(Arc::new),
             writer: self.frozen.string(self.set(root::DWARFS_VERSION)?)?,
             created: self.optional_int(root::CREATE_TIMESTAMP)?,
         })
@@ -376,13 +365,7 @@ impl<'a> Resolver<'a> {
         if view.is_none() {
             return Ok(None);
         }
-        let map = |id| {
-            let map = self.frozen.field(view, id)?;
-            Ok::<_, Error>(MapColumns {
-                keys: self.frozen.column(map, pair::FIRST, u32::BITS)?,
-                values: self.frozen.column(map, pair::SECOND, u64::BITS)?,
-            })
-        };
+        let map = |id| Map::resolve(&self.frozen, self.frozen.field(view, id)?, u64::BITS);
         Ok(Some(SizeCache {
             min_chunk_count: self.frozen.int(self.frozen.field(view, size_cache::MIN_CHUNK_COUNT)?)?,
             sizes: map(size_cache::SIZE_LOOKUP)?,
@@ -395,7 +378,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn field(&self, id: i16) -> Result<Option<View<'a>>, Error> {
-        self.frozen.field(self.top, id)
+        self.frozen.field(Some(self.top), id)
     }
 
     /// The value of an optional field.

@@ -7,7 +7,7 @@ use super::{
     cache::BlockCache,
     chunks::Piece,
     codec::Job,
-    index::{Index, Place},
+    index::{Index, Place, Section},
     read_at::ReadAt,
     stat::{Kind, Stat},
     tree::{DirEntry, Inode, Tree},
@@ -15,7 +15,11 @@ use super::{
 use crate::{
     dwarfs::{
         Error,
-        format::{history::History, schema::Schema, section::SectionKind},
+        format::{
+            history::History,
+            schema::Schema,
+            section::{Compression, SectionKind},
+        },
         limits,
     },
     pinned::Data,
@@ -46,12 +50,27 @@ pub struct Figures {
     pub total_size: u64,
     /// The same without holes.
     pub allocated_size: u64,
+    /// What further names of files save, were each a file of its own.
+    pub hardlink_size: u64,
     /// Length of the archive in the file.
     pub stored_size: u64,
     /// Version of the writer, as it calls itself.
     pub writer: String,
     /// When it was written, in seconds since the epoch.
     pub created: Option<u64>,
+}
+
+/// What is known of a block without decompressing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockFacts {
+    /// How it is stored.
+    pub compression: Compression,
+    /// Its length in the file, without its header.
+    pub stored_len: u64,
+    /// What the writer took its data for, where it says so.
+    pub category: Option<String>,
+    /// What it said about the data, as JSON.
+    pub description: Option<String>,
 }
 
 /// An open archive. All of it can be used from any thread.
@@ -214,10 +233,35 @@ impl Archive {
             block_size: tables.block_size,
             total_size: tables.total_fs_size,
             allocated_size: tables.total_allocated_fs_size.unwrap_or(tables.total_fs_size),
+            hardlink_size: tables.hardlink_size,
             stored_size: self.index().end() - self.index().offset(),
             writer: String::from_utf8_lossy(writer).into_owned(),
             created: tables.created,
         }
+    }
+
+    /// What is known of each block without decompressing it, in the order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// Of each block what is wrong with its header or its category.
+    pub fn block_facts(&self) -> impl Iterator<Item = Result<BlockFacts, Error>> + '_ {
+        let sections = self.index().sections().iter();
+        let blocks = sections.filter(|section| section.kind == SectionKind::Block);
+        (0..).zip(blocks).map(|(number, section)| self.facts_of(number, *section))
+    }
+
+    fn facts_of(&self, number: u32, section: Section) -> Result<BlockFacts, Error> {
+        let payload = self.index().payload(self.blocks.source(), section)?;
+        let categories = self.tree.tables().categories.as_ref().map_err(Arc::clone)?;
+        let data = self.tree.data();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(BlockFacts {
+            compression: payload.compression,
+            stored_len: payload.len,
+            category: categories.name(data, number)?.map(text),
+            description: categories.description(data, number)?.map(text),
+        })
     }
 
     /// Where the archive and its sections are.

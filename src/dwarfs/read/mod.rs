@@ -22,7 +22,7 @@ mod read_at;
 mod stat;
 mod tree;
 
-pub use archive::{Archive, Figures, Seek};
+pub use archive::{Archive, BlockFacts, Figures, Seek};
 pub use cache::BlockCache;
 pub use index::{Index, Place, Section};
 pub use read_at::ReadAt;

@@ -3,15 +3,30 @@
 //! Every decoder is told how much may come out at most, and asks for no memory that the compressed length could not
 //! justify. One decoder for each codec; a codec that is not here is refused by name.
 
+mod brotli;
+mod flac;
+#[cfg(test)]
+mod real;
+mod ricepp;
+
 use std::cell::RefCell;
 
-use liblzma::stream::{Action, CONCATENATED, Status, Stream};
+use liblzma::stream::{Action, CONCATENATED, Status, Stream as XzStream};
 
 use crate::dwarfs::{
     Error,
-    format::{bytes::u32_at, section::Compression},
+    format::{bytes::u32_at, section::Compression, thrift::Reader},
     limits,
 };
+
+/// A payload on its way to being uncompressed.
+pub(super) trait Stream: Send {
+    /// How many bytes come out in all, where the payload says so.
+    fn len(&self) -> Option<u64>;
+
+    /// Puts the next bytes into `out`, which may be of any size, and says how many; 0 means the end.
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, Error>;
+}
 
 /// What of a section's codec goes into errors.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +50,10 @@ impl Job {
             Compression::Zstd => self.zstd(&payload),
             Compression::Lz4 | Compression::Lz4Hc => self.lz4(&payload),
             Compression::Lzma => self.lzma(&payload),
-            Compression::Brotli | Compression::Flac | Compression::Ricepp | Compression::Unknown(_) => {
+            Compression::Brotli => self.collect(&mut *brotli::open(self, payload)?),
+            Compression::Flac => self.collect(&mut *flac::open(self, payload)?),
+            Compression::Ricepp => self.collect(&mut *ricepp::open(self, payload)?),
+            Compression::Unknown(_) => {
                 Err(Error::UnsupportedCodec { section: self.section, codec: self.codec })
             }
         }
@@ -77,7 +95,7 @@ impl Job {
         /// What the decoder may use: a dictionary as long as the longest block, and its own needs.
         const MEMORY: u64 = limits::MAX_BLOCK_LEN + (64 << 20);
         let mut stream =
-            Stream::new_stream_decoder(MEMORY, CONCATENATED).map_err(|error| self.failed(&error))?;
+            XzStream::new_stream_decoder(MEMORY, CONCATENATED).map_err(|error| self.failed(&error))?;
         let mut bytes = Vec::with_capacity(STEP);
         loop {
             let read = usize::try_from(stream.total_in()).unwrap_or(usize::MAX);
@@ -93,6 +111,34 @@ impl Job {
                 _ => {}
             }
         }
+    }
+
+    /// Reads a stream to its end. Memory grows with what comes out, not with what is claimed.
+    fn collect(self, stream: &mut dyn Stream) -> Result<Vec<u8>, Error> {
+        /// The first buffer, and the least by which it grows.
+        const STEP: usize = 64 << 10;
+        let claimed = stream.len().map_or(usize::MAX, |len| usize::try_from(len).unwrap_or(usize::MAX));
+        let mut bytes = Vec::new();
+        let mut filled = 0_usize;
+        loop {
+            if filled == bytes.len() {
+                bytes.resize(filled.saturating_mul(2).max(STEP).min(claimed).max(filled + 1), 0);
+            }
+            match stream.read(bytes.get_mut(filled..).unwrap_or_default())? {
+                0 => break,
+                len => filled += len,
+            }
+            self.check(filled as u64)?;
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Reads the uncompressed length at the start of a payload, and checks it against the limit.
+    fn claimed(self, reader: &mut Reader<'_>) -> Result<u64, Error> {
+        let len = reader.varint().map_err(|error| self.failed(&error))?;
+        self.check(len)?;
+        Ok(len)
     }
 
     /// Checks a length against the limit.
@@ -198,7 +244,7 @@ mod tests {
 
     #[test]
     fn codecs_that_are_not_here_are_named() {
-        let error = job(Compression::Flac, 10).decompress(Vec::new()).unwrap_err();
-        assert_eq!(error.to_string(), "section 9 is compressed with flac, which is not supported");
+        let error = job(Compression::Unknown(77), 10).decompress(Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "section 9 is compressed with codec 77, which is not supported");
     }
 }
