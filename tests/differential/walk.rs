@@ -7,7 +7,7 @@
 //! `FIM_WALK_ARCHIVES` names large archives (`:` between them), `FIM_WALK_READS` how many random reads each gets, and
 //! `FIM_WALK_SEED` which ones.
 
-use std::{collections::BTreeMap, env, path::Path, thread, time::Instant};
+use std::{collections::BTreeMap, env, path::Path, time::Instant};
 
 use fim::{dwarfs::read::Place, sys::namespace};
 
@@ -15,14 +15,11 @@ use crate::{
     made::place_of,
     support::{open, test_data},
     upstream::{Mounted, skip},
-    walk_sides::{Facts, FimMount, Host, LayerSide, Side, Tree},
+    walk_sides::{Facts, FimMount, Host, LayerSide, Side, Tree, in_parallel},
 };
 
 /// Random reads of a small and of a large archive.
 const READS: [usize; 2] = [200, 5_000];
-
-/// Threads that make the random reads of one reader.
-const THREADS: usize = 4;
 
 /// Differences that are told of one pair of readers.
 const TOLD: usize = 10;
@@ -285,15 +282,9 @@ fn random_reads(tree: &Tree, count: usize) -> Vec<Read<'_>> {
 
 /// Makes all reads in several threads, and returns length and digest of what each gave, or its errno.
 fn read_all(side: &dyn Side, reads: &[Read<'_>]) -> Vec<Result<(usize, u64), i32>> {
-    let one = |read: &Read<'_>| {
+    in_parallel(reads, |read| {
         let bytes = side.read(read.path, read.offset, read.len)?;
         Ok((bytes.len(), xxhash_rust::xxh3::xxh3_64(&bytes)))
-    };
-    thread::scope(|scope| {
-        let parts = reads.chunks(reads.len().div_ceil(THREADS).max(1));
-        let running: Vec<_> =
-            parts.map(|part| scope.spawn(move || part.iter().map(one).collect::<Vec<_>>())).collect();
-        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     })
 }
 

@@ -11,6 +11,8 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use fim::{
@@ -26,6 +28,9 @@ const HASHED: u64 = 1 << 30;
 
 /// Bytes of one read of a file's contents.
 const STEP: usize = 1 << 20;
+
+/// Threads that read from one reader at a time.
+const THREADS: usize = 4;
 
 /// What can be seen of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -163,15 +168,17 @@ impl<L: Layer> Side for LayerSide<L> {
         self.add(root, &self.layer.attr(root).unwrap(), b"", &mut tree, &mut files);
         // In the order of the archive: each block is decoded about once.
         files.sort();
-        for (node, path) in files {
-            let facts = tree.get_mut(&path).unwrap();
-            facts.contents = digest(facts.size, |offset, buffer| {
+        let contents = in_parallel(&files, |(node, path)| {
+            digest(tree[path].size, |offset, buffer| {
                 let data =
-                    self.layer.read(node, offset, buffer.len()).map_err(|error| error.errno() as i32)?;
+                    self.layer.read(*node, offset, buffer.len()).map_err(|error| error.errno() as i32)?;
                 let bytes = data.contiguous();
                 buffer[..bytes.len()].copy_from_slice(&bytes);
                 Ok(bytes.len())
-            });
+            })
+        });
+        for ((_, path), contents) in files.iter().zip(contents) {
+            tree.get_mut(path).unwrap().contents = contents;
         }
         tree
     }
@@ -252,10 +259,12 @@ impl<M: Mount> Side for Host<M> {
             tree.insert(path, facts);
         }
         files.sort();
-        for (_, path) in files {
-            let facts = tree.get_mut(&path).unwrap();
-            let file = File::open(self.path(&path)).unwrap();
-            facts.contents = digest(facts.size, |offset, buffer| read_at(&file, offset, buffer));
+        let contents = in_parallel(&files, |(_, path)| {
+            let file = File::open(self.path(path)).unwrap();
+            digest(tree[path].size, |offset, buffer| read_at(&file, offset, buffer))
+        });
+        for ((_, path), contents) in files.iter().zip(contents) {
+            tree.get_mut(path).unwrap().contents = contents;
         }
         tree
     }
@@ -267,6 +276,26 @@ impl<M: Mount> Side for Host<M> {
         buffer.truncate(count);
         Ok(buffer)
     }
+}
+
+/// Does some work on all items in several threads, which take them in their order.
+pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let mut done = Vec::new();
+        while let index = next.fetch_add(1, Ordering::Relaxed)
+            && let Some(item) = items.get(index)
+        {
+            done.push((index, work(item)));
+        }
+        done
+    };
+    let mut done: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = (0..THREADS).map(|_| scope.spawn(take)).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Reads until the buffer is full or the file ends.
