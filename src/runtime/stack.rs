@@ -236,10 +236,7 @@ fn open_layers(
         layers.push(match plan.reader {
             Reader::Own => Arc::new(open_archive(&file, path, place, cache)?),
             #[cfg(feature = "libdwarfs")]
-            Reader::Libdwarfs => Arc::new(
-                crate::layer::Libdwarfs::open(path, place, plan.cache)
-                    .map_err(|source| Error::Libdwarfs { path: path.to_owned(), source })?,
-            ),
+            Reader::Libdwarfs => Arc::new(open_with_library(&file, path, place, plan.cache)?),
         });
     }
     Ok(())
@@ -288,6 +285,25 @@ fn open_archive(
     Archive::open(Arc::clone(file) as _, place, cache)
         .and_then(ArchiveLayer::new)
         .map_err(|source| Error::Archive { path: path.to_owned(), offset, source })
+}
+
+/// Opens an archive with upstream's library. Our index finds it: the library does not know where it ends when other
+/// data follows.
+#[cfg(feature = "libdwarfs")]
+fn open_with_library(
+    file: &File,
+    path: &Path,
+    place: Place,
+    cache: usize,
+) -> Result<crate::layer::Libdwarfs, Error> {
+    let index = Index::open(file, place).map_err(|source| Error::Archive {
+        path: path.to_owned(),
+        offset: 0,
+        source,
+    })?;
+    let (offset, len) = (index.offset(), index.end().saturating_sub(index.offset()));
+    crate::layer::Libdwarfs::open(path, Place::At { offset, len: Some(len) }, cache)
+        .map_err(|source| Error::Libdwarfs { path: path.to_owned(), source })
 }
 
 fn open_upper(plan: &UpperPlan) -> Result<Arc<dyn Upper>, Error> {

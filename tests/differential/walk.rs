@@ -7,13 +7,20 @@
 //! `FIM_WALK_ARCHIVES` names large archives (`:` between them), `FIM_WALK_READS` how many random reads each gets, and
 //! `FIM_WALK_SEED` which ones.
 
-use std::{collections::BTreeMap, env, path::Path, time::Instant};
+use std::{collections::BTreeMap, env, fs::File, path::Path, sync::Arc, time::Instant};
 
-use fim::{dwarfs::read::Place, sys::namespace};
+use fim::{
+    dwarfs::{
+        Error,
+        read::{Archive, BlockCache, Place},
+    },
+    layer::ArchiveLayer,
+    sys::namespace,
+};
 
 use crate::{
     made::place_of,
-    support::{open, test_data},
+    support::test_data,
     upstream::{Mounted, skip},
     walk_sides::{Facts, FimMount, Host, LayerSide, Side, Tree, in_parallel},
 };
@@ -21,24 +28,34 @@ use crate::{
 /// Random reads of a small and of a large archive.
 const READS: [usize; 2] = [200, 5_000];
 
+/// Bytes of decoded blocks in each reader of this process: files are not read in the order of the blocks, of which
+/// some are 16 MiB long.
+const CACHE: usize = 512 << 20;
+
 /// Differences that are told of one pair of readers.
 const TOLD: usize = 10;
 
 /// What upstream shows in its own way, with which objects, and why ours does not follow it. All else must be equal.
-const FREE: [(&str, Which, &str); 4] = [
+const FREE: [(Field, Which, &str); 4] = [
     (
-        "size",
+        |facts| &mut facts.size,
         Which::Directories,
         "upstream tells the number of entries; ours the overlay's choice for any directory",
     ),
-    ("blocks", Which::Directories, "follows from the size"),
+    (|facts| &mut facts.blocks, Which::Directories, "follows from the size"),
     (
-        "blocks",
+        |facts| &mut facts.blocks,
         Which::Symlinks,
         "upstream rounds the target up; ours tells none, as file systems do for short ones",
     ),
-    ("ino", Which::All, "each chooses its own numbers; which names are one object must be equal"),
+    (
+        |facts| &mut facts.ino,
+        Which::All,
+        "each chooses its own numbers; which names are one object must be equal",
+    ),
 ];
+
+type Field = fn(&mut Facts) -> &mut u64;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
@@ -117,7 +134,7 @@ fn differences_are_found() {
         Facts { nlink: 1, ..file.clone() },
         Facts { blocks: 1, ..file.clone() },
         Facts { mtime: (0, 1), ..file.clone() },
-        Facts { contents: Some(Ok(1)), ..file.clone() },
+        Facts { contents: Some(Ok(1)), ..file },
     ] {
         assert_eq!(compare(&reference, &tree(&changed, &directory)).len(), 2);
     }
@@ -170,10 +187,15 @@ fn walk(archive: &Path, place: Place, reads: usize) -> Result<Count, String> {
     if failures.is_empty() { Ok(count) } else { Err(failures.join("\n")) }
 }
 
+fn open(archive: &Path, place: Place) -> Result<ArchiveLayer, Error> {
+    let source = Arc::new(File::open(archive).expect("the archive can be opened"));
+    ArchiveLayer::new(Archive::open(source, place, &BlockCache::new(CACHE))?)
+}
+
 /// Upstream's library, in this process and mounted by us.
 #[cfg(feature = "libdwarfs")]
 fn oracle(archive: &Path, place: Place) -> Result<Vec<Box<dyn Side>>, String> {
-    let layer = fim::layer::Libdwarfs::open(archive, place, 256 << 20);
+    let layer = fim::layer::Libdwarfs::open(archive, place, CACHE);
     let layer = layer.map_err(|error| crate::support::full(&error))?;
     let mount = FimMount::new(archive, ",reader=libdwarfs");
     Ok(vec![
@@ -224,7 +246,7 @@ fn binding(facts: &Facts) -> Facts {
             Which::Symlinks => facts.is_symlink(),
         };
         if is_free {
-            *facts.field(field) = 0;
+            *field(&mut facts) = 0;
         }
     }
     facts

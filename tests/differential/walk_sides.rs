@@ -78,17 +78,6 @@ impl Facts {
             .collect::<Vec<_>>()
             .join(" ")
     }
-
-    /// A number by its name.
-    pub(crate) fn field(&mut self, name: &str) -> &mut u64 {
-        match name {
-            "size" => &mut self.size,
-            "blocks" => &mut self.blocks,
-            "nlink" => &mut self.nlink,
-            "ino" => &mut self.ino,
-            _ => panic!("no field {name}"),
-        }
-    }
 }
 
 /// A reader of one archive.
