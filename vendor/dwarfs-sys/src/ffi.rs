@@ -10,6 +10,7 @@
     clippy::all,
     clippy::pedantic,
     clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason,
     reason = "written by bindgen"
 )]
 
