@@ -62,6 +62,8 @@ pub struct StackPlan {
     pub profile: Option<ProfileSource>,
     /// The file to which what is read is recorded.
     pub record: Option<PathBuf>,
+    /// What reads the archives.
+    pub reader: Reader,
 }
 
 /// Where an access profile comes from.
@@ -101,6 +103,17 @@ fn spare(machine: Option<u64>, groups: Option<u64>) -> usize {
     let machine = machine.map_or(CACHE, |bytes| bytes / SHARE_OF_MACHINE);
     let groups = groups.map_or(CACHE, |bytes| bytes / SHARE_OF_GROUP);
     usize::try_from(CACHE.min(machine).min(groups).max(LEAST_CACHE)).unwrap_or(usize::MAX)
+}
+
+/// What reads archives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reader {
+    /// Ours.
+    #[default]
+    Own,
+    /// Upstream's library. Each archive has a cache of its own.
+    #[cfg(feature = "libdwarfs")]
+    Libdwarfs,
 }
 
 /// Where a layer comes from.
@@ -158,6 +171,15 @@ pub enum Error {
         offset: u64,
         /// What is wrong with it.
         source: dwarfs::Error,
+    },
+    /// Upstream's library does not open an archive.
+    #[cfg(feature = "libdwarfs")]
+    #[error("cannot open the layer {}", path.display())]
+    Libdwarfs {
+        /// The layer.
+        path: PathBuf,
+        /// What it said.
+        source: crate::layer::LibdwarfsError,
     },
     /// An image's settings or table are damaged.
     #[error(transparent)]
@@ -227,7 +249,7 @@ impl MountStack {
         let recording = plan.record.as_deref().map(Recording::begin).transpose()?.map(Arc::new);
         let mut opened = Opened::default();
         for source in &plan.layers {
-            open_layers(source, &cache, &mut opened)?;
+            open_layers(source, plan, &cache, &mut opened)?;
         }
         let Opened { layers, archives } = opened;
         let prefetcher = plan.profile.as_ref().map(|source| prefetcher(source, archives, options.max_bytes));
@@ -286,7 +308,12 @@ fn prefetcher(
 }
 
 /// Opens a layer, or all layers of an image.
-fn open_layers(source: &LayerSource, cache: &Arc<BlockCache>, opened: &mut Opened) -> Result<(), Error> {
+fn open_layers(
+    source: &LayerSource,
+    plan: &StackPlan,
+    cache: &Arc<BlockCache>,
+    opened: &mut Opened,
+) -> Result<(), Error> {
     let path = source.path();
     let failed = |source| Error::File { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
@@ -302,9 +329,17 @@ fn open_layers(source: &LayerSource, cache: &Arc<BlockCache>, opened: &mut Opene
     };
     let file = Arc::new(file);
     for place in places {
-        let layer = Arc::new(open_archive(&file, path, place, cache)?);
-        opened.archives.push(Arc::clone(&layer));
-        opened.layers.push(layer);
+        opened.layers.push(match plan.reader {
+            Reader::Own => {
+                let layer = Arc::new(open_archive(&file, path, place, cache)?);
+                opened.archives.push(Arc::clone(&layer));
+                layer
+            }
+            #[cfg(feature = "libdwarfs")]
+            Reader::Libdwarfs => {
+                Arc::new(open_with_library(&file, path, place, plan.cache.options().max_bytes)?)
+            }
+        });
     }
     Ok(())
 }
@@ -315,10 +350,11 @@ fn open_layers(source: &LayerSource, cache: &Arc<BlockCache>, opened: &mut Opene
 ///
 /// [`Error`] names what cannot be opened.
 pub fn look_into(sources: &[LayerSource]) -> Result<Overlay, Error> {
-    let cache = BlockCache::with(CachePlan::default().options());
+    let plan = StackPlan::default();
+    let cache = BlockCache::with(plan.cache.options());
     let mut opened = Opened::default();
     for source in sources {
-        open_layers(source, &cache, &mut opened)?;
+        open_layers(source, &plan, &cache, &mut opened)?;
     }
     let options = OverlayOptions::default();
     Overlay::new(opened.layers, None, options, Arc::new(vfs::NoInvalidate)).map_err(Error::Merge)
@@ -367,6 +403,25 @@ fn open_archive(
     Archive::open(Arc::clone(file) as _, place, cache)
         .and_then(ArchiveLayer::new)
         .map_err(|source| Error::Archive { path: path.to_owned(), offset, source })
+}
+
+/// Opens an archive with upstream's library. Our index finds it: the library does not know where it ends when other
+/// data follows.
+#[cfg(feature = "libdwarfs")]
+fn open_with_library(
+    file: &File,
+    path: &Path,
+    place: Place,
+    cache: usize,
+) -> Result<crate::layer::Libdwarfs, Error> {
+    let index = Index::open(file, place).map_err(|source| Error::Archive {
+        path: path.to_owned(),
+        offset: 0,
+        source,
+    })?;
+    let (offset, len) = (index.offset(), index.end().saturating_sub(index.offset()));
+    crate::layer::Libdwarfs::open(path, Place::At { offset, len: Some(len) }, cache)
+        .map_err(|source| Error::Libdwarfs { path: path.to_owned(), source })
 }
 
 fn open_upper(plan: &UpperPlan) -> Result<Arc<dyn Upper>, Error> {

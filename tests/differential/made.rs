@@ -9,7 +9,8 @@ use crate::support::{check, test_data};
 /// Length of what precedes, and of the archive, in `embedded-tail.bin`.
 const EMBEDDED: Place = Place::At { offset: 102, len: Some(48_632) };
 
-fn place_of(name: &str) -> Place {
+/// Where the archive of a name begins in its file.
+pub(crate) fn place_of(name: &str) -> Place {
     match name {
         "embedded-tail" => EMBEDDED,
         "header-elf" | "header-sh" => Place::Auto,

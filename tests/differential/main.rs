@@ -21,4 +21,8 @@ mod support;
 mod tool;
 mod tree_facts;
 mod upstream;
+mod walk;
+#[cfg(feature = "libdwarfs")]
+mod walk_oracle;
+mod walk_sides;
 mod written;

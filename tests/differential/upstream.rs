@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fim::dwarfs::read::Place;
+
 /// Finds a tool, or says that its test is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
     let places = env::var_os("FIM_JUDGES").into_iter().chain(env::var_os("PATH"));
@@ -51,13 +53,22 @@ pub(crate) struct Mounted {
 
 impl Mounted {
     pub(crate) fn new(archive: &Path) -> Option<Self> {
+        Self::at(archive, Place::At { offset: 0, len: None })
+    }
+
+    pub(crate) fn at(archive: &Path, place: Place) -> Option<Self> {
         let driver = tool("dwarfs")?;
         if !Path::new("/dev/fuse").exists() || !nix::unistd::geteuid().is_root() {
             skip("mounting needs /dev/fuse and root");
             return None;
         }
         let mounted = Self { point: tempfile::tempdir().unwrap() };
-        run(Command::new(driver).arg(archive).arg(mounted.path()));
+        let options = match place {
+            Place::Auto => "offset=auto".to_owned(),
+            Place::At { offset, len: None } => format!("offset={offset}"),
+            Place::At { offset, len: Some(len) } => format!("offset={offset},imagesize={len}"),
+        };
+        run(Command::new(driver).arg(archive).arg(mounted.path()).args(["-o", &options]));
         let deadline = Instant::now() + Duration::from_secs(10);
         while !mounted.is_there() {
             assert!(Instant::now() < deadline, "the mount does not appear");
@@ -71,7 +82,7 @@ impl Mounted {
     }
 
     fn is_there(&self) -> bool {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap();
         mounts.lines().any(|line| line.split(' ').nth(1) == self.path().to_str())
     }
 }

@@ -11,6 +11,8 @@ use std::{
 
 use clap::Args;
 
+#[cfg(feature = "libdwarfs")]
+use crate::runtime::stack::Reader;
 use crate::{
     cli::{Failure, Outcome},
     runtime::{
@@ -78,6 +80,8 @@ enum MountOption {
     AnnounceOpens,
     Threads(NonZeroUsize),
     Cache(usize),
+    #[cfg(feature = "libdwarfs")]
+    Libdwarfs,
 }
 
 impl FromStr for MountOption {
@@ -94,6 +98,8 @@ impl FromStr for MountOption {
                 _ => return Err("no such option".to_owned()),
             },
             Some(("fsname", name)) => Self::Source(name.into()),
+            #[cfg(feature = "libdwarfs")]
+            Some(("reader", "libdwarfs")) => Self::Libdwarfs,
             Some(("threads", count)) => Self::Threads(count.parse().map_err(|_| "not a number of threads")?),
             Some(("cache", size)) => Self::Cache(
                 host::parse_size(size.as_bytes())
@@ -158,7 +164,14 @@ fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failu
     let mut plan = MountPlan {
         target,
         source: image.map_or_else(|| OsString::from("fim"), PathBuf::into_os_string),
-        stack: StackPlan { layers, upper, profile, record, cache: CachePlan::of(choices) },
+        stack: StackPlan {
+            layers,
+            upper,
+            profile,
+            record,
+            cache: CachePlan::of(choices),
+            ..StackPlan::default()
+        },
         way: if private { Way::Direct } else { Way::of_user(uid) },
         visitors: if private || uid == 0 { Visitors::All } else { Visitors::Owner },
         devices: false,
@@ -196,6 +209,8 @@ fn apply(plan: &mut MountPlan, option: MountOption) {
             plan.stack.cache.threads = Some(threads);
         }
         MountOption::Cache(max_bytes) => plan.stack.cache.max_bytes = Some(max_bytes),
+        #[cfg(feature = "libdwarfs")]
+        MountOption::Libdwarfs => plan.stack.reader = Reader::Libdwarfs,
     }
 }
 
@@ -353,6 +368,8 @@ mod tests {
         assert_eq!(plan.stack.cache, CachePlan { max_bytes: Some(2 << 20), threads: NonZeroUsize::new(3) });
         assert!(planned(&["-o", "cache=much", "/usr", "/tmp"], 0).is_err());
         assert!(planned(&["-o", "nonsense", "/usr", "/tmp"], 0).is_err());
+        let other_reader = planned(&["-o", "reader=libdwarfs", "/usr", "/tmp"], 0);
+        assert_eq!(other_reader.is_ok(), cfg!(feature = "libdwarfs"), "an option of the feature");
     }
 
     #[test]
