@@ -4,7 +4,8 @@ use super::{
     Overlay,
     copy_up::Keep,
     marks::{OPAQUE, YES},
-    node::{Lowers, Node},
+    node::Node,
+    stack::Found,
 };
 use crate::{
     sync::{
@@ -134,7 +135,8 @@ impl Overlay {
 
     /// Makes the upper object `id`, just made as `name` in `dir`, known.
     fn enter(&self, dir: &Arc<Node>, name: Name<'_>, id: NodeId, attr: Attr) -> Result<Entry> {
-        let found = self.stack.found(attr, Some(id), Lowers::None, None);
+        let mut found = Found::new(&self.stack, attr);
+        found.upper = Some(id);
         let ino = super::stack::upper_ino(attr.ino).map(Ino::new);
         let node = self.table.obtain(found, ino, 0)?;
         self.table.add_link(&node, dir, name);

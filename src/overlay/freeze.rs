@@ -10,10 +10,9 @@ use smallvec::SmallVec;
 
 use super::{
     Overlay,
-    marks::{IMPURE, OPAQUE, OPAQUE_TRUSTED},
+    marks::{IMPURE, IMPURE_TRUSTED, Marks, OPAQUE, OPAQUE_TRUSTED},
     merge::pack,
     node::{LowerRef, Node, Object},
-    stack::is_opaque,
 };
 use crate::{
     sync::{Arc, RwLockWriteGuard},
@@ -105,7 +104,7 @@ impl Overlay {
             let Some(path) = path_of(&node) else { continue };
             match find_path(added, &path) {
                 Ok((id, attr)) if attr.kind == node.kind => {
-                    let opaque = node.is_dir() && is_opaque(&**upper, from)?;
+                    let opaque = node.is_dir() && Marks::read(&**upper, from, node.kind)?.opaque;
                     let to = LowerRef { layer: number, node: id };
                     moves.push(Move { node, from, to, attr, opaque });
                 }
@@ -144,6 +143,8 @@ impl Overlay {
             state.lower_names = if node.is_dir() { 0 } else { attr.nlink };
             state.has_origin = false;
             state.rebased = true;
+            // It is the layer's now, and found by the name that it has there.
+            state.redirect = None;
             if !is_root {
                 state.upper = None;
                 given_up.push(Object::upper(from));
@@ -179,7 +180,7 @@ impl Overlay {
             upper.rename(from, Spot { dir: heap, name, node: None }, RenameMode::New)?;
         }
         upper.forget(heap);
-        for mark in [OPAQUE, OPAQUE_TRUSTED, IMPURE] {
+        for mark in [OPAQUE, OPAQUE_TRUSTED, IMPURE, IMPURE_TRUSTED] {
             // Not set, most of the time.
             let _ = upper.remove_xattr(upper.root(), mark);
         }

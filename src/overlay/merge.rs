@@ -1,6 +1,9 @@
 //! Which objects make up a name: the rules of merging, without any input or output.
 
-use super::node::{LowerRef, Lowers};
+use super::{
+    marks::Marks,
+    node::{LowerRef, Lowers},
+};
 use crate::vfs::{Attr, FileKind};
 
 /// What one place on the way down has under a name.
@@ -15,13 +18,13 @@ pub(super) enum Seen {
 }
 
 impl Seen {
-    /// What an object with `attr` is for merging; `opaque` is only asked of directories.
-    pub(super) fn new<E>(attr: &Attr, opaque: impl FnOnce() -> Result<bool, E>) -> Result<Self, E> {
-        Ok(match attr.kind {
+    /// What an object with `attr` and `marks` is for merging.
+    pub(super) fn new(attr: &Attr, marks: &Marks) -> Self {
+        match attr.kind {
             _ if attr.is_whiteout() => Self::Whiteout,
-            FileKind::Directory => Self::Directory { opaque: opaque()? },
+            FileKind::Directory => Self::Directory { opaque: marks.opaque },
             _ => Self::Other,
-        })
+        }
     }
 }
 

@@ -101,8 +101,10 @@ pub(super) struct State {
     pub(super) links: SmallVec<[Link; 1]>,
     /// Names of the lower object that show and that the upper object does not have.
     pub(super) lower_names: u32,
-    /// The copy in the upper carries the inode number of the lower object.
+    /// A look-up of the object in the upper gives the number that the node has.
     pub(super) has_origin: bool,
+    /// Where what is below is to be found, as the object in the upper says.
+    pub(super) redirect: Option<Box<[u8]>>,
     /// It has become part of a layer while it was held: forgotten and found again it has a number of that layer.
     pub(super) rebased: bool,
     /// A removed directory: nothing can be made in it.

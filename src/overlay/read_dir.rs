@@ -5,11 +5,13 @@ use std::ops::ControlFlow;
 use super::{
     Overlay,
     dir_index::{DOT, DOT_DOT, DirIndex, IndexEntry},
+    lookup::choose_ino,
     node::{LowerRef, Lowers, Node, Object},
+    stack::Found,
 };
 use crate::{
     sync::Arc,
-    vfs::{Attr, DirPlusSink, DirSink, Entry, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result},
+    vfs::{Attr, DirPlusSink, DirSink, Entry, Errno, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result},
 };
 
 /// Entries that are taken out of an index at a time.
@@ -59,7 +61,12 @@ impl Overlay {
         }
         self.each_entry(&dir, offset, &mut |shown| {
             let name = Name::new(shown.name)?;
-            let Some(entry) = self.entry_of(&dir, name, &shown)? else { return Ok(Room::Continue(())) };
+            let entry = match self.entry_of(&dir, name, &shown) {
+                // Redirects that were made to be followed without end hide what has them, and nothing else.
+                Err(error) if error.errno() == Errno::ELOOP => return Ok(Room::Continue(())),
+                found => found?,
+            };
+            let Some(entry) = entry else { return Ok(Room::Continue(())) };
             let room = room(sink.push(&entry, shown.name, shown.next));
             if room.is_break() {
                 self.do_forget(entry.ino, 1);
@@ -148,12 +155,16 @@ impl Overlay {
                 return Ok(Some(Ino::new(ino)));
             }
         }
-        let Some(found) = self.find(dir, Name::new(shown.name)?)? else { return Ok(None) };
+        let found = match self.find(dir, Name::new(shown.name)?) {
+            Err(error) if error.errno() == Errno::ELOOP => return Ok(None),
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(None) };
         let known = found.object().and_then(|object| self.table.peek(object));
         let (ino, lasting) = match known {
             Some(node) => (node.ino, node.lasting_ino()),
             None => {
-                let chosen = self.choose_ino(dir, &found)?;
+                let chosen = choose_ino(&found);
                 // A number that does not fit is only known once there is a node; until then any but 0 will do.
                 (chosen.unwrap_or(Ino::new(u64::MAX)), chosen)
             }
@@ -176,7 +187,9 @@ impl Overlay {
             let lower = LowerRef { layer: number, node: object.node() };
             self.stack.layer(number)?.retain(lower.node);
             let ino = super::stack::lower_ino(number, attr.ino);
-            Ok(Some(self.stack.found(attr, None, Lowers::One(lower), ino)))
+            let mut found = Found::new(&self.stack, attr);
+            (found.lowers, found.lower_ino) = (Lowers::One(lower), ino);
+            Ok(Some(found))
         })
     }
 

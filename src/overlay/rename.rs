@@ -3,13 +3,16 @@
 //! Alone among all changes of entries everything is checked, and one step on disk does the rest: a plain rename, one that
 //! leaves a whiteout, or an exchange with a whiteout. A file that has to be copied up for that is copied up with no lock
 //! held, and the rename starts over.
+//!
+//! A directory moves alone, whatever it has below: a redirect, set before, leads there from its new place.
 
 use super::{
     Overlay,
     copy_up::Keep,
     lookup::{IMPURE_NO, IMPURE_YES, Target},
-    marks::{IMPURE, OPAQUE, YES},
+    marks::{IMPURE, OPAQUE, REDIRECT, YES},
     node::Node,
+    redirect::is_path,
 };
 use crate::{
     sync::{Arc, RwLockWriteGuard, atomic::Ordering},
@@ -120,9 +123,7 @@ impl Overlay {
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&source.node, source_id, &from)?;
-        if source.node.is_dir() && to.below {
-            self.upper()?.set_xattr(source_id, OPAQUE, YES, XattrFlags::empty())?;
-        }
+        self.keep_below(&source.node, source_id, &from, &to)?;
         self.note_impure(&source.node, new_dir, to.id)?;
         match &replaced {
             Some(replaced) => {
@@ -198,14 +199,11 @@ impl Overlay {
         let to = self.side(new_dir, new_name)?;
         self.give_name(&one.node, one_id, &from)?;
         self.give_name(&other.node, other_id, &to)?;
-        let upper = self.upper()?;
-        for (node, id, side) in [(&one.node, one_id, &to), (&other.node, other_id, &from)] {
-            if node.is_dir() && side.below {
-                upper.set_xattr(id, OPAQUE, YES, XattrFlags::empty())?;
-            }
-            self.note_impure(node, side.dir, side.id)?;
+        for (node, id, old, new) in [(&one.node, one_id, &from, &to), (&other.node, other_id, &to, &from)] {
+            self.keep_below(node, id, old, new)?;
+            self.note_impure(node, new.dir, new.id)?;
         }
-        upper.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
+        self.upper()?.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
         self.relink(&one.node, (dir, name), (new_dir, new_name));
         self.relink(&other.node, (new_dir, new_name), (dir, name));
         self.index_insert(dir, name, &other.node);
@@ -213,15 +211,51 @@ impl Overlay {
         Ok(true)
     }
 
-    /// The upper object of what is to be moved; `None` where it must be copied up first.
-    ///
-    /// A directory with something below it stays where it is: the caller copies and deletes, as on kernel overlayfs.
+    /// The upper object of what is to be moved; `None` where it must be copied up first. A directory is copied up here:
+    /// that moves no data.
     fn movable(&self, target: &Target<'_>) -> Result<Option<NodeId>> {
-        let (upper, lowers) = target.node.parts();
-        if target.node.is_dir() && !lowers.is_empty() {
-            return Err(Error::new(Errno::EXDEV, "rename a directory of a layer"));
+        match target.node.is_dir() {
+            true => self.copy_up(&target.node, Keep::All).map(Some),
+            false => Ok(target.node.upper()),
         }
-        Ok(upper)
+    }
+
+    /// Makes sure that a directory has the same below it at its new place: a redirect leads to what it has below, and
+    /// what has nothing below hides what is below its new name. At the old place neither changes anything.
+    fn keep_below(&self, node: &Arc<Node>, id: NodeId, old: &Side<'_>, new: &Side<'_>) -> Result<()> {
+        if !node.is_dir() {
+            return Ok(());
+        }
+        let upper = self.upper()?;
+        let (has_below, redirect) = {
+            let state = node.state.lock();
+            (!state.lowers.is_empty(), state.redirect.clone())
+        };
+        let stays = Arc::ptr_eq(old.dir, new.dir);
+        match redirect {
+            Some(value) if has_below && (stays || is_path(&value)) => Ok(()),
+            None if !has_below && !new.below => Ok(()),
+            _ if !has_below => upper.set_xattr(id, OPAQUE, YES, XattrFlags::empty()),
+            None if stays => self.redirect(node, id, old.name.as_bytes()),
+            redirect => {
+                let name = redirect.as_deref().unwrap_or(old.name.as_bytes());
+                let path = self.path_below(old.dir, name);
+                self.redirect(node, id, &path.ok_or(too_deep())?)
+            }
+        }
+    }
+
+    /// Notes at an object of the upper where it finds what is below it.
+    fn redirect(&self, node: &Node, id: NodeId, value: &[u8]) -> Result<()> {
+        match self.upper()?.set_xattr(id, REDIRECT, value, XattrFlags::empty()) {
+            // The caller copies and deletes, as on kernel overlayfs.
+            Err(error) if matches!(error.errno(), Errno::ENOSPC | Errno::E2BIG | Errno::ERANGE) => {
+                return Err(too_deep());
+            }
+            other => other?,
+        }
+        node.state.lock().redirect = Some(value.into());
+        Ok(())
     }
 
     fn side<'a>(&self, dir: &'a Arc<Node>, name: Name<'a>) -> Result<Side<'a>> {
@@ -241,9 +275,10 @@ impl Overlay {
         Ok(())
     }
 
-    /// Notes on disk that a directory with nothing below it gets an entry that may carry an origin.
+    /// Notes on disk that a directory with nothing below it gets an entry whose marks must be read.
     pub(super) fn note_impure(&self, node: &Node, dir: &Arc<Node>, dir_id: NodeId) -> Result<()> {
-        if node.is_dir() || self.may_have_origins(dir)? {
+        let is_pure = node.is_dir() && node.state.lock().lowers.is_empty();
+        if is_pure || self.may_have_origins(dir)? {
             return Ok(());
         }
         let impure = &dir.directory()?.impure;
@@ -262,6 +297,10 @@ impl Overlay {
             self.table.release(&self.stack, &link.parent, 1);
         }
     }
+}
+
+const fn too_deep() -> Error {
+    Error::new(Errno::EXDEV, "redirect a directory of a layer that lies too deep")
 }
 
 /// Locks the entries of two directories, or of one.

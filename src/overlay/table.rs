@@ -44,13 +44,7 @@ impl Table {
     }
 
     pub(super) fn insert_root(&self, found: Found<'_>) -> Arc<Node> {
-        let (upper, lowers) = found.take();
-        let root = Arc::new(Node::new(
-            Ino::ROOT,
-            0,
-            FileKind::Directory,
-            State { upper, lowers, ..State::default() },
-        ));
+        let root = Arc::new(Node::new(Ino::ROOT, 0, FileKind::Directory, found.into_state(0)));
         self.by_ino.with(&root.ino, |map| map.insert(root.ino, Arc::clone(&root)));
         for object in objects(&root) {
             self.register(object, &root);
@@ -71,9 +65,7 @@ impl Table {
             if let Some(node) = map.get(&object).filter(|node| node.refs.try_retain()) {
                 return Ok(Arc::clone(node));
             }
-            let (upper, lowers) = found.take();
-            let state = State { upper, lowers, lower_names, ..State::default() };
-            let node = self.number(ino, kind, state);
+            let node = self.number(ino, kind, found.into_state(lower_names));
             map.insert(object, Arc::clone(&node));
             Ok(node)
         })

@@ -23,8 +23,6 @@ pub(crate) struct Ours {
     pub(crate) host_upper: Option<Arc<HostUpper>>,
     pub(crate) overlay: Option<Overlay>,
     held: [Option<Ino>; SLOTS],
-    /// Set where an operation gave EXDEV: directories of layers are not renamed.
-    pub(crate) crossed: bool,
 }
 
 impl Ours {
@@ -37,7 +35,6 @@ impl Ours {
             host_upper: None,
             overlay: None,
             held: [None; SLOTS],
-            crossed: false,
         };
         ours.mount();
         ours
@@ -232,10 +229,7 @@ impl Side for Ours {
             Op::Rename(from, to, flags) => {
                 let (old, new) = (self.parent(from)?, self.parent(to)?);
                 let flags = RenameFlags::from_bits_retain(*flags);
-                let result = fs.rename(old.last(), last(from), new.last(), last(to), flags).map_err(raw);
-                drop((old, new));
-                self.crossed |= result == Err(libc::EXDEV);
-                result?;
+                fs.rename(old.last(), last(from), new.last(), last(to), flags).map_err(raw)?;
             }
             Op::Link(from, to) => {
                 let (object, parent) = (self.walk(from)?, self.parent(to)?);
