@@ -2,11 +2,14 @@
 //!
 //! An object is made in the work directory with everything it has, brought to stable storage, and then renamed to its
 //! place: whatever happens, the place shows the old object or the whole new one. Directories above it come first.
+//!
+//! Where only attributes change a large file is copied without its data: as a hole of the right length with a mark.
+//! The data come at the first change of theirs, into the hole. Until the mark goes they are read from the layer.
 
 use super::{
     Overlay,
-    marks::{ORIGIN, is_private},
-    node::{LowerRef, Node, Object, Origin},
+    marks::{METACOPY, METACOPY_TRUSTED, ORIGIN, is_private},
+    node::{Contents, LowerRef, Node, Object, Origin, State},
 };
 use crate::{
     sync::{Arc, atomic::Ordering},
@@ -25,9 +28,11 @@ const SMALLEST_SPARSE: u64 = 64 * 1024;
 /// How often a copy-up looks for another name because the one it was for has gone.
 const NAMES: usize = 64;
 
-/// How much of the contents a copy-up needs to bring along.
+/// How much of the data a copy-up needs to bring along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
+    /// None: only attributes are about to change. Short files come whole all the same.
+    Attributes,
     /// All of it.
     All,
     /// The first so many bytes: the rest is about to be truncated.
@@ -81,7 +86,7 @@ impl Overlay {
 
     /// The upper object of `node`, which is copied up if it has none.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
-        if let Some(id) = node.upper() {
+        if let Some(id) = node.state.lock().has(keep) {
             return Ok(id);
         }
         self.upper()?;
@@ -102,17 +107,28 @@ impl Overlay {
     /// Copies `node` up, whose parent is in the upper.
     fn copy_one_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
         let _copy_up = node.copy_up.lock();
+        if let Some(id) = node.state.lock().has(keep) {
+            return Ok(id);
+        }
         let lower = match node.origin()? {
-            Origin::Upper(id) => return Ok(id),
+            Origin::Upper(id) => return self.bring_data(node, id, keep).map(|()| id),
             Origin::Lower(lower) => lower,
         };
         let layer = self.stack.layer(lower.layer)?;
         let attr = layer.attr(lower.node)?;
-        let staged = self.stage_copy(node, &*layer, lower, &attr, keep)?;
+        let without_data = attr.kind == FileKind::Regular
+            && keep == Keep::Attributes
+            && attr.size >= self.options.smallest_without_data.max(1);
+        let contents = match node.state.lock().contents {
+            _ if !without_data => Contents::Own,
+            Contents::Own => Contents::Below(lower),
+            known => known,
+        };
+        let staged = self.stage_copy(node, &*layer, lower, &attr, keep, contents)?;
         // From here on whoever sees the object under its new name finds this node.
         self.table.register(Object::upper(staged.id), node);
         let id = staged.id;
-        let published = self.publish(node, staged);
+        let published = self.publish(node, staged, contents);
         if published.is_err() {
             self.table.unregister(Object::upper(id), node);
         } else if node.is_dir() {
@@ -130,6 +146,7 @@ impl Overlay {
         lower: LowerRef,
         attr: &Attr,
         keep: Keep,
+        contents: Contents,
     ) -> Result<Staged<'_>> {
         let target;
         let kind = match attr.kind {
@@ -148,11 +165,17 @@ impl Overlay {
         // Attributes of an own file can only be set while it may be written.
         let perm = if attr.kind == FileKind::Directory { 0o700 } else { 0o600 };
         let staged = self.stage(&NewObject { kind, perm, uid: shown.uid, gid: shown.gid })?;
+        let upper = self.upper()?;
+        let is_whole = contents == Contents::Own;
         if attr.kind == FileKind::Regular {
-            self.copy_contents(layer, lower.node, staged.id, attr.size, keep)?;
+            if is_whole {
+                self.copy_data(node, staged.id, attr.size, keep)?;
+            } else {
+                upper.set_xattr(staged.id, METACOPY, b"", XattrFlags::empty())?;
+                upper.set_attr(staged.id, &SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
+            }
         }
         self.copy_xattrs(layer, lower.node, staged.id)?;
-        let upper = self.upper()?;
         // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
         if attr.kind == FileKind::Regular && attr.nlink == 1 && !node.state.lock().rebased {
             let ino = node.ino.get().to_le_bytes();
@@ -166,26 +189,64 @@ impl Overlay {
             ..SetAttr::default()
         };
         upper.set_attr(staged.id, &changes)?;
-        if attr.kind == FileKind::Regular && !self.options.volatile {
+        // Without data there is nothing that could come after the name.
+        if attr.kind == FileKind::Regular && is_whole && !self.options.volatile {
             upper.sync(staged.id, false)?;
         }
         Ok(staged)
     }
 
-    /// Copies contents in large pieces; holes stay holes.
-    fn copy_contents(
-        &self,
-        layer: &dyn Layer,
-        from: NodeId,
-        to: NodeId,
-        size: u64,
-        keep: Keep,
-    ) -> Result<()> {
+    /// Fills the hole of a file that was copied up without its data.
+    fn bring_data(&self, node: &Arc<Node>, id: NodeId, keep: Keep) -> Result<()> {
         let upper = self.upper()?;
-        let end = match keep {
-            Keep::All => size,
-            Keep::First(len) => size.min(len),
+        let before = upper.attr(id)?;
+        if let Keep::First(len) = keep
+            && len < before.size
+        {
+            // Truncated while the data are still below: what is left of them is right at once.
+            upper.set_attr(id, &SetAttr { size: Some(len), ..SetAttr::default() })?;
+        }
+        self.copy_data(node, id, before.size, keep)?;
+        let times = SetAttr {
+            atime: Some(SetTime::At(before.atime)),
+            mtime: Some(SetTime::At(before.mtime)),
+            ..SetAttr::default()
         };
+        upper.set_attr(id, &times)?;
+        if !self.options.volatile {
+            upper.sync(id, false)?;
+        }
+        for mark in [METACOPY_TRUSTED, METACOPY] {
+            match upper.remove_xattr(id, mark) {
+                Err(error) if !matches!(error.errno(), Errno::ENODATA | Errno::EPERM) => return Err(error),
+                _ => {}
+            }
+        }
+        node.state.lock().contents = Contents::Own;
+        Ok(())
+    }
+
+    /// Copies the data of a file of `size` bytes to the upper object `to`.
+    fn copy_data(&self, node: &Node, to: NodeId, size: u64, keep: Keep) -> Result<()> {
+        let Origin::Lower(from) = node.data()? else {
+            return Err(Error::new(Errno::EIO, "copy up data that are in the upper"));
+        };
+        let layer = self.stack.layer(from.layer)?;
+        let wanted = match keep {
+            Keep::First(len) => size.min(len),
+            Keep::All | Keep::Attributes => size,
+        };
+        let there = layer.attr(from.node)?.size;
+        self.copy_contents(&*layer, from.node, to, there, there.min(wanted))?;
+        if there < wanted {
+            self.upper()?.set_attr(to, &SetAttr { size: Some(wanted), ..SetAttr::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Copies the first `end` of `size` bytes in large pieces; holes stay holes.
+    fn copy_contents(&self, layer: &dyn Layer, from: NodeId, to: NodeId, size: u64, end: u64) -> Result<()> {
+        let upper = self.upper()?;
         let sparse = size >= SMALLEST_SPARSE;
         let mut offset = 0;
         let mut written = 0;
@@ -239,7 +300,7 @@ impl Overlay {
     }
 
     /// Renames a staged copy to one of the node's names, or leaves it without a name where the node has none.
-    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>) -> Result<NodeId> {
+    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>, contents: Contents) -> Result<NodeId> {
         let upper = self.upper()?;
         for _ in 0..NAMES {
             let link = node.state.lock().links.first().cloned();
@@ -255,7 +316,7 @@ impl Overlay {
                     upper.unlink(spot)?;
                 }
                 let id = staged.published();
-                state.upper = Some(id);
+                (state.upper, state.contents) = (Some(id), contents);
                 return Ok(id);
             };
             let dir = self.copy_up(&link.parent, Keep::All)?;
@@ -267,7 +328,7 @@ impl Overlay {
             }
             upper.rename(staged.spot()?, Spot { dir, name, node: None }, RenameMode::New)?;
             let id = staged.published();
-            state.upper = Some(id);
+            (state.upper, state.contents) = (Some(id), contents);
             state.lower_names = state.lower_names.saturating_sub(1);
             link.parent.directory()?.published.fetch_add(1, Ordering::SeqCst);
             let links = state.links.clone();
@@ -285,5 +346,12 @@ impl Overlay {
             return Ok(id);
         }
         Err(Error::new(Errno::EIO, "publish a copy-up"))
+    }
+}
+
+impl State {
+    /// The object in the upper, if it has already what is to be kept.
+    fn has(&self, keep: Keep) -> Option<NodeId> {
+        self.upper.filter(|_| keep == Keep::Attributes || self.contents == Contents::Own)
     }
 }

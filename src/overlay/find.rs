@@ -12,7 +12,7 @@ use super::{
     Overlay,
     marks::Marks,
     merge::{Seen, Walk, pack},
-    node::{LowerRef, Node, Object},
+    node::{Contents, LowerRef, Node, Object},
     redirect::Redirect,
     stack::{Found, Stack, lower_ino},
 };
@@ -205,9 +205,16 @@ impl<'a> Finding<'a> {
     /// What was found, if anything.
     fn done(mut self) -> Option<Found<'a>> {
         let mut found = Found::new(self.stack, self.attr?);
+        let parts = self.lowers.len() + usize::from(self.upper.is_some());
+        let contents = match (self.walk, self.lowers.last()) {
+            (Walk::Attributes, _) => Contents::Missing,
+            (Walk::Complete, Some(lower)) if parts > 1 => Contents::Below(*lower),
+            _ => Contents::Own,
+        };
         found.upper = self.upper.take();
         found.lowers = pack(&std::mem::take(&mut self.lowers));
         found.lower_ino = self.lower_ino;
+        found.contents = contents;
         found.marks = std::mem::take(&mut self.marks);
         Some(found)
     }

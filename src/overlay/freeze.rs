@@ -12,7 +12,7 @@ use super::{
     Overlay,
     marks::{IMPURE, IMPURE_TRUSTED, Marks, OPAQUE, OPAQUE_TRUSTED},
     merge::pack,
-    node::{LowerRef, Node, Object},
+    node::{Contents, LowerRef, Node, Object},
 };
 use crate::{
     sync::{Arc, RwLockWriteGuard},
@@ -134,7 +134,7 @@ impl Overlay {
             let mut state = node.state.lock();
             let mut lowers: SmallVec<[LowerRef; 4]> = SmallVec::from_slice(&[to]);
             let old = std::mem::take(&mut state.lowers);
-            if node.is_dir() && !opaque {
+            if (node.is_dir() && !opaque) || state.contents != Contents::Own {
                 lowers.extend_from_slice(old.as_slice());
             } else {
                 given_up.extend(old.as_slice().iter().copied().map(Object::lower));

@@ -1,7 +1,7 @@
 //! Extended attributes that mean something to the overlay. Programs neither see nor set them.
 //!
-//! Names and values are those of kernel overlayfs with `userxattr`. A kernel that mounts an upper with redirects in it
-//! in that way does not follow them: it refuses the directory with `EPERM` rather than showing half of it. What the
+//! Names and values are those of kernel overlayfs with `userxattr`. A kernel that mounts an upper with redirects or
+//! files without data in that way does not follow them: it refuses the object with `EPERM` rather than showing half of it. What the
 //! kernel wrote for root (`trusted.`) is understood.
 
 use crate::vfs::{FileKind, Ino, Layer, NodeId, Result};
@@ -18,6 +18,13 @@ pub(super) const REDIRECT: &[u8] = b"user.overlay.redirect";
 
 /// The same, as kernel overlayfs sets it for root.
 const REDIRECT_TRUSTED: &[u8] = b"trusted.overlay.redirect";
+
+/// "This file has attributes and length alone: its data are those of the file below it", or of the one to which its
+/// [`REDIRECT`] leads.
+pub(super) const METACOPY: &[u8] = b"user.overlay.metacopy";
+
+/// The same, as kernel overlayfs sets it for root.
+pub(super) const METACOPY_TRUSTED: &[u8] = b"trusted.overlay.metacopy";
 
 /// The value of [`OPAQUE`] and [`IMPURE`].
 pub(super) const YES: &[u8] = b"y";
@@ -42,6 +49,8 @@ pub(super) struct Marks {
     pub(super) opaque: bool,
     /// Where to look for what is below, as it is stored.
     pub(super) redirect: Option<Box<[u8]>>,
+    /// The data of the file are below.
+    pub(super) metacopy: bool,
     /// The inode number that the object had before it was copied up.
     pub(super) origin: Option<Ino>,
 }
@@ -65,6 +74,7 @@ impl Marks {
             OPAQUE | OPAQUE_TRUSTED => self.opaque |= value == YES,
             REDIRECT => self.redirect = Some(value.into()),
             REDIRECT_TRUSTED if self.redirect.is_none() => self.redirect = Some(value.into()),
+            METACOPY | METACOPY_TRUSTED => self.metacopy = true,
             ORIGIN => {
                 let number = <[u8; 8]>::try_from(value.as_slice()).map(u64::from_le_bytes);
                 self.origin = number.ok().map(Ino::new).filter(|ino| *ino > Ino::ROOT);

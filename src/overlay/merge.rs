@@ -13,6 +13,8 @@ pub(super) enum Seen {
     Whiteout,
     /// A directory; `opaque` ends the way.
     Directory { opaque: bool },
+    /// A regular file; with `metacopy` its data are further down.
+    File { metacopy: bool },
     /// Anything else.
     Other,
 }
@@ -23,6 +25,7 @@ impl Seen {
         match attr.kind {
             _ if attr.is_whiteout() => Self::Whiteout,
             FileKind::Directory => Self::Directory { opaque: marks.opaque },
+            FileKind::Regular => Self::File { metacopy: marks.metacopy },
             _ => Self::Other,
         }
     }
@@ -37,23 +40,32 @@ pub(super) struct Step {
     pub(super) stop: bool,
 }
 
-/// The state of a walk from the top downwards.
+/// What a walk from the top downwards has come by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Walk {
-    has_directory: bool,
+pub(super) enum Walk {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// A directory, which goes on further down.
+    Directory,
+    /// A file without its data.
+    Attributes,
+    /// All there is.
+    Complete,
 }
 
 impl Walk {
     /// Judges the next thing that was seen.
     pub(super) fn step(&mut self, seen: Seen) -> Step {
-        match seen {
-            Seen::Whiteout => Step { take: false, stop: true },
-            Seen::Directory { opaque } => {
-                self.has_directory = true;
-                Step { take: true, stop: opaque }
-            }
-            Seen::Other => Step { take: !self.has_directory, stop: true },
-        }
+        let (state, take, stop) = match (*self, seen) {
+            (Self::Nothing | Self::Directory, Seen::Directory { opaque }) => (Self::Directory, true, opaque),
+            (Self::Nothing | Self::Attributes, Seen::File { metacopy: true }) => (Self::Attributes, true, false),
+            (Self::Nothing | Self::Attributes, Seen::File { metacopy: false }) => (Self::Complete, true, true),
+            (Self::Nothing, Seen::Other) => (Self::Complete, true, true),
+            (state, _) => (state, false, true),
+        };
+        *self = state;
+        Step { take, stop }
     }
 }
 
@@ -87,10 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn directories_merge_until_something_else() {
+    fn directories_merge_and_files_get_data_until_something_else() {
         const DIR: Seen = Seen::Directory { opaque: false };
         const OPAQUE: Seen = Seen::Directory { opaque: true };
-        let cases: [(&[Seen], &[usize]); 9] = [
+        const META: Seen = Seen::File { metacopy: true };
+        const FILE: Seen = Seen::File { metacopy: false };
+        let cases: [(&[Seen], &[usize]); 15] = [
+            (&[FILE, FILE], &[0]),
+            (&[META, META, FILE, FILE], &[0, 1, 2]),
+            (&[META, DIR, FILE], &[0]),
+            (&[META, Seen::Other], &[0]),
+            (&[META, Seen::Whiteout, FILE], &[0]),
+            (&[DIR, META, DIR], &[0]),
             (&[], &[]),
             (&[Seen::Whiteout, DIR], &[]),
             (&[Seen::Other, Seen::Other], &[0]),

@@ -63,12 +63,23 @@ use stack::Stack;
 use table::Table;
 
 /// Choices for an [`Overlay`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OverlayOptions {
     /// Do not wait for stable storage, ever: what a crash leaves is undefined.
     pub volatile: bool,
     /// How ids appear that the server's user namespace does not map; `None` where it maps all.
     pub squash: Option<Squash>,
+    /// Files of at least this many bytes are copied up without their data where only attributes change.
+    pub smallest_without_data: u64,
+}
+
+/// Shorter files are copied whole at no noticeable price, and need nothing below them afterwards.
+const SMALLEST_WITHOUT_DATA: u64 = 128 << 10;
+
+impl Default for OverlayOptions {
+    fn default() -> Self {
+        Self { volatile: false, squash: None, smallest_without_data: SMALLEST_WITHOUT_DATA }
+    }
 }
 
 /// Ids outside the mapped ranges are shown as the owner of the mount: files with an unmapped owner could not be written.

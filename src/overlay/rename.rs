@@ -11,7 +11,7 @@ use super::{
     copy_up::Keep,
     lookup::{IMPURE_NO, IMPURE_YES, Target},
     marks::{IMPURE, OPAQUE, REDIRECT, YES},
-    node::Node,
+    node::{Contents, Node},
     redirect::is_path,
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Overlay {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         let (dir, new_dir) = (self.changing_dir(parent)?, self.changing_dir(new_parent)?);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let done = {
                 let _alone = self.renaming.write();
                 match exchange {
@@ -66,22 +66,24 @@ impl Overlay {
             if done {
                 return Ok(());
             }
-            self.prepare(&dir, name)?;
+            // Where attributes alone could not be moved the data go along.
+            let keep = if attempt == 0 { Keep::Attributes } else { Keep::All };
+            self.prepare(&dir, name, keep)?;
             if exchange {
-                self.prepare(&new_dir, new_name)?;
+                self.prepare(&new_dir, new_name, keep)?;
             }
         }
         Err(Error::new(Errno::EIO, "rename what is not copied up"))
     }
 
     /// Copies the file `name` up, with no lock held while its data moves.
-    fn prepare(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
+    fn prepare(&self, dir: &Arc<Node>, name: Name<'_>, keep: Keep) -> Result<()> {
         let target = {
             let _entries = dir.directory()?.lock.read();
             self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "rename"))?
         };
         if !target.node.is_dir() {
-            self.copy_up(&target.node, Keep::All)?;
+            self.copy_up(&target.node, keep)?;
         }
         Ok(())
     }
@@ -123,7 +125,9 @@ impl Overlay {
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&source.node, source_id, &from)?;
-        self.keep_below(&source.node, source_id, &from, &to)?;
+        if !self.keep_below(&source.node, source_id, &from, &to)? {
+            return Ok(false);
+        }
         self.note_impure(&source.node, new_dir, to.id)?;
         match &replaced {
             Some(replaced) => {
@@ -200,7 +204,9 @@ impl Overlay {
         self.give_name(&one.node, one_id, &from)?;
         self.give_name(&other.node, other_id, &to)?;
         for (node, id, old, new) in [(&one.node, one_id, &from, &to), (&other.node, other_id, &to, &from)] {
-            self.keep_below(node, id, old, new)?;
+            if !self.keep_below(node, id, old, new)? {
+                return Ok(false);
+            }
             self.note_impure(node, new.dir, new.id)?;
         }
         self.upper()?.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
@@ -220,33 +226,43 @@ impl Overlay {
         }
     }
 
-    /// Makes sure that a directory has the same below it at its new place: a redirect leads to what it has below, and
-    /// what has nothing below hides what is below its new name. At the old place neither changes anything.
-    fn keep_below(&self, node: &Arc<Node>, id: NodeId, old: &Side<'_>, new: &Side<'_>) -> Result<()> {
-        if !node.is_dir() {
-            return Ok(());
-        }
+    /// Makes sure that an object has the same below it at its new place: a redirect leads to what it has below, and a
+    /// directory that has nothing below hides what is below its new name. At the old place neither changes anything.
+    /// `false` where a file must get its data first.
+    fn keep_below(&self, node: &Arc<Node>, id: NodeId, old: &Side<'_>, new: &Side<'_>) -> Result<bool> {
         let upper = self.upper()?;
         let (has_below, redirect) = {
             let state = node.state.lock();
-            (!state.lowers.is_empty(), state.redirect.clone())
+            let has_below = match node.is_dir() {
+                true => !state.lowers.is_empty(),
+                false => state.contents != Contents::Own,
+            };
+            (has_below, state.redirect.clone())
         };
-        let stays = Arc::ptr_eq(old.dir, new.dir);
-        match redirect {
+        if !node.is_dir() && !has_below {
+            return Ok(true);
+        }
+        // A file may have names in other directories, for which only a path is right.
+        let stays = node.is_dir() && Arc::ptr_eq(old.dir, new.dir);
+        let result = match redirect {
             Some(value) if has_below && (stays || is_path(&value)) => Ok(()),
             None if !has_below && !new.below => Ok(()),
             _ if !has_below => upper.set_xattr(id, OPAQUE, YES, XattrFlags::empty()),
             None if stays => self.redirect(node, id, old.name.as_bytes()),
             redirect => {
                 let name = redirect.as_deref().unwrap_or(old.name.as_bytes());
-                let path = self.path_below(old.dir, name);
-                self.redirect(node, id, &path.ok_or(too_deep())?)
+                let path = self.path_below(old.dir, name).ok_or(too_deep());
+                path.and_then(|path| self.redirect(node, id, &path))
             }
+        };
+        match result {
+            Err(error) if !node.is_dir() && error.errno() == Errno::EXDEV => Ok(false),
+            other => other.map(|()| true),
         }
     }
 
     /// Notes at an object of the upper where it finds what is below it.
-    fn redirect(&self, node: &Node, id: NodeId, value: &[u8]) -> Result<()> {
+    pub(super) fn redirect(&self, node: &Node, id: NodeId, value: &[u8]) -> Result<()> {
         match self.upper()?.set_xattr(id, REDIRECT, value, XattrFlags::empty()) {
             // The caller copies and deletes, as on kernel overlayfs.
             Err(error) if matches!(error.errno(), Errno::ENOSPC | Errno::E2BIG | Errno::ERANGE) => {

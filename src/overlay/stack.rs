@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{
     marks::Marks,
     merge::{Seen, Walk, pack},
-    node::{LowerRef, Lowers, Object, State},
+    node::{Contents, LowerRef, Lowers, Object, State},
 };
 use crate::{
     sync::{Arc, RwLock},
@@ -41,6 +41,8 @@ pub(super) struct Found<'a> {
     pub(super) lower_ino: Option<u64>,
     /// Marks of the object in the upper.
     pub(super) marks: Marks,
+    /// Where the data are.
+    pub(super) contents: Contents,
 }
 
 impl Stack {
@@ -147,7 +149,15 @@ impl Stack {
 impl<'a> Found<'a> {
     /// Something with `attr`, of which the objects are still to be told.
     pub(super) fn new(stack: &'a Stack, attr: Attr) -> Self {
-        Self { stack, attr, upper: None, lowers: Lowers::None, lower_ino: None, marks: Marks::default() }
+        Self {
+            stack,
+            attr,
+            upper: None,
+            lowers: Lowers::None,
+            lower_ino: None,
+            marks: Marks::default(),
+            contents: Contents::Own,
+        }
     }
 }
 
@@ -167,6 +177,7 @@ impl Found<'_> {
             // Looked up again it is found in the same way.
             has_origin: upper.is_some(),
             redirect: self.marks.redirect.take(),
+            contents: self.contents,
             ..State::default()
         }
     }

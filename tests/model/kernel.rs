@@ -19,6 +19,9 @@ use crate::{
     tree::{Tree, layer, scratch},
 };
 
+/// What the kernel can do that we do as well.
+const FEATURES: &str = "redirect_dir=on,index=on,metacopy=off";
+
 /// A mounted kernel overlay.
 struct Mounted<'a>(&'a Path);
 
@@ -34,6 +37,7 @@ fn kernel_mount<'a>(
     layers: usize,
     upper: &str,
     work: &str,
+    features: &str,
     at: &'a Path,
 ) -> nix::Result<Mounted<'a>> {
     let lowers: Vec<_> = (0..layers)
@@ -41,7 +45,7 @@ fn kernel_mount<'a>(
         .map(|number| scratch.join(format!("lower{number}")).display().to_string())
         .collect();
     let options = format!(
-        "lowerdir={},upperdir={},workdir={},userxattr",
+        "lowerdir={},upperdir={},workdir={},{features}",
         lowers.join(":"),
         scratch.join(upper).display(),
         scratch.join(work).display()
@@ -87,6 +91,59 @@ fn marks(root: &Path) -> BTreeMap<String, &'static str> {
     marks
 }
 
+/// Calls `act` with each of our marks in an upper.
+fn each_marked(root: &Path, act: impl Fn(&Path, &str, &[u8])) {
+    let mut pending = vec![root.to_owned()];
+    while let Some(path) = pending.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if !meta.is_dir() && !meta.is_file() {
+            continue;
+        }
+        for mark in ["opaque", "redirect", "metacopy", "impure"] {
+            let mut value = [0; 4096];
+            let name = format!("user.overlay.{mark}");
+            if let Ok(len) = rustix::fs::lgetxattr(&path, name.as_str(), &mut value[..]) {
+                act(&path, &name, &value[..len]);
+            }
+        }
+        if meta.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+}
+
+/// Writes our marks as a kernel mount of root's reads them.
+fn as_of_root(root: &Path) {
+    each_marked(root, |path, name, value| {
+        let name = name.replace("user.", "trusted.");
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::lsetxattr(path, name.as_str(), value, flags).unwrap();
+    });
+}
+
+/// A kernel that does not follow redirects says so, and shows no directory without what is below it.
+#[test]
+fn a_kernel_that_follows_no_redirects_refuses_them() {
+    if !prepare() {
+        return;
+    }
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    for dir in ["lower0/d", "upper", "work", "kernel-work", "kernel"] {
+        fs::create_dir_all(at(dir)).unwrap();
+    }
+    fs::write(at("lower0/d/f"), b"x").unwrap();
+    let mut ours = Ours::new(vec![at("lower0")], at("upper"), at("work"));
+    let path = |text: &str| vec![text.to_owned()];
+    ours.apply(&Op::Rename(path("d"), path("moved"), 0)).unwrap();
+    ours.unmount();
+    let kernel_at = at("kernel");
+    let _kernel = kernel_mount(scratch.path(), 1, "upper", "kernel-work", "userxattr", &kernel_at).unwrap();
+    let refused = fs::metadata(kernel_at.join("moved")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+    assert!(!kernel_at.join("d").exists());
+}
+
 fn run(layers: &[Tree], ops: &[Op]) {
     let scratch = scratch();
     let at = |name: &str| scratch.path().join(name);
@@ -103,15 +160,11 @@ fn run(layers: &[Tree], ops: &[Op]) {
     let mut ours = Ours::new(lowers.clone(), at("upper"), at("work"));
     let kernel_at = at("kernel");
     let kernel =
-        kernel_mount(scratch.path(), layers.len(), "kernel-upper", "kernel-work", &kernel_at).unwrap();
+        kernel_mount(scratch.path(), layers.len(), "kernel-upper", "kernel-work", FEATURES, &kernel_at).unwrap();
     let mut native = Native::new(kernel_at.clone());
     for op in ops {
         let mine = ours.apply(op).map(without_links);
         let theirs = native.apply(op).map(without_links);
-        if mine == Err(libc::ENOTEMPTY) && theirs == Err(libc::EXDEV) {
-            // The kernel looks at the source first, and we at the target.
-            continue;
-        }
         if mine == Ok(Answer::Done) && theirs == Err(libc::ESTALE) && matches!(op, Op::Rename(..)) {
             // The kernel takes two names of one copied-up file for two files; to us there is nothing to do.
             continue;
@@ -130,13 +183,20 @@ fn run(layers: &[Tree], ops: &[Op]) {
     assert_eq!(tree, seen(dump::native(&kernel_at)), "ours and the kernel's tree at the end");
     ours.unmount();
     drop(kernel);
-    assert_eq!(marks(&at("upper")), marks(&at("kernel-upper")), "our upper and the kernel's");
+    let mine = marks(&at("upper"));
+    let mut theirs = marks(&at("kernel-upper"));
+    // It copies up before it finds out that an operation fails.
+    theirs.retain(|path, kind| *kind == "whiteout" || mine.contains_key(path));
+    assert_eq!(mine, theirs, "our upper and the kernel's");
     // The kernel over what we wrote.
     let second_at = at("second");
-    let second = kernel_mount(scratch.path(), layers.len(), "upper", "second-work", &second_at).unwrap();
+    as_of_root(&at("upper"));
+    let second =
+        kernel_mount(scratch.path(), layers.len(), "upper", "second-work", FEATURES, &second_at).unwrap();
     assert_eq!(tree, seen(dump::native(&second_at)), "ours and the kernel over our upper");
     drop(second);
-    // And we over what the kernel wrote.
+    // And we over what the kernel wrote. To it our marks are attributes like others, which it copies up.
+    each_marked(&at("kernel-upper"), |path, name, _| rustix::fs::lremovexattr(path, name).unwrap());
     let mut other = Ours::new(lowers, at("kernel-upper"), at("work"));
     assert_eq!(seen(dump::ours(&other).0), tree, "ours over the kernel's upper");
     other.unmount();
@@ -158,7 +218,7 @@ fn prepare() -> bool {
         for dir in ["lower0", "upper", "work", "at"] {
             fs::create_dir(scratch.path().join(dir)).unwrap();
         }
-        kernel_mount(scratch.path(), 1, "upper", "work", &scratch.path().join("at")).map(drop)
+        kernel_mount(scratch.path(), 1, "upper", "work", FEATURES, &scratch.path().join("at")).map(drop)
     });
     if let Err(errno) = mounted {
         assert!(std::env::var_os("FIM_TEST_REQUIRE").is_none(), "cannot mount a kernel overlay: {errno}");

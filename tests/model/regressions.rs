@@ -9,10 +9,10 @@ use std::{
 };
 
 use fim::{
-    layer::{HostDir, HostUpper},
+    layer::{HostDir, HostUpper, Memory},
     overlay::{Overlay, OverlayOptions, Squash},
     vfs::{
-        Attr, Caller, DeviceId, Errno, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
+        Attr, Caller, DeviceId, DirSink, Errno, FileKind, FileSystem as _, Full, Ino, Layer, Lookup, Name, NoInvalidate,
         RenameFlags, Result, SeekWhence, SetAttr, SetTime, Upper, XattrFlags,
     },
 };
@@ -82,6 +82,25 @@ impl Fixture {
         self.fs.mknod(caller, dir, name(text), FileKind::Regular, perm, DeviceId::default()).unwrap().ino
     }
 
+    fn mv(&self, from: &str, to: &str) {
+        let split = |path: &str| match path.rsplit_once('/') {
+            Some((dir, last)) => (self.ino(dir), last.to_owned()),
+            None => (Ino::ROOT, path.to_owned()),
+        };
+        let ((dir, old), (new_dir, new)) = (split(from), split(to));
+        self.fs.rename(dir, name(&old), new_dir, name(&new), RenameFlags::empty()).unwrap();
+    }
+
+    fn names(&self, dir: &str) -> Vec<String> {
+        list(&self.fs, self.ino(dir))
+    }
+
+    fn remounted(self) -> Self {
+        let Self { scratch, fs } = self;
+        drop(fs);
+        Self { fs: mount(scratch.path(), OverlayOptions::default()), scratch }
+    }
+
     fn work_is_clean(&self) -> bool {
         let entries = fs::read_dir(self.scratch.path().join("work/work")).unwrap();
         entries.map(|entry| entry.unwrap().file_name()).all(|name| name == "#whiteout")
@@ -93,6 +112,26 @@ fn mount(scratch: &Path, options: OverlayOptions) -> Overlay {
     let upper = HostUpper::open(&scratch.join("upper"), &scratch.join("work")).unwrap();
     let upper = Some(Arc::new(upper) as Arc<dyn Upper>);
     Overlay::new(vec![lower], upper, options, Arc::new(NoInvalidate)).unwrap()
+}
+
+/// Takes all names of a directory.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl DirSink for Names {
+    fn push(&mut self, _ino: Ino, _kind: FileKind, name: &[u8], _next: u64) -> std::result::Result<(), Full> {
+        self.0.push(String::from_utf8_lossy(name).into_owned());
+        Ok(())
+    }
+}
+
+/// The names of a directory, sorted, without those of dots.
+fn list(fs: &Overlay, dir: Ino) -> Vec<String> {
+    let mut names = Names::default();
+    fs.readdir(dir, 0, &mut names).unwrap();
+    names.0.retain(|name| name != "." && name != "..");
+    names.0.sort();
+    names.0
 }
 
 fn name(text: &str) -> Name<'_> {
@@ -208,6 +247,122 @@ fn renaming_leaves_a_whiteout_and_moving_back_removes_it() {
         errno(fixture.fs.rename(Ino::ROOT, name("a"), Ino::ROOT, name("c"), RenameFlags::WHITEOUT)),
         Errno::EINVAL
     );
+}
+
+#[test]
+fn a_directory_of_a_layer_moves_by_a_redirect_alone() {
+    let fixture = Fixture::new(&dir([("a", dir([("b", dir([("f", file(b"x"))]))])), ("o", dir([]))]));
+    let (ino, inner) = (fixture.ino("a/b"), fixture.ino("a/b/f"));
+    fixture.mv("a/b", "a/c");
+    assert_eq!(xattr(&fixture.upper("a/c"), "user.overlay.redirect").as_deref(), Some(&b"b"[..]));
+    assert!(is_whiteout(&fixture.upper("a/b")));
+    assert_eq!(fs::read_dir(fixture.upper("a/c")).unwrap().count(), 0, "nothing is copied");
+    // In another directory only the whole path says where it was; a path stays as it is.
+    fixture.mv("a/c", "o/d");
+    assert_eq!(xattr(&fixture.upper("o/d"), "user.overlay.redirect").as_deref(), Some(&b"/a/b"[..]));
+    fixture.mv("o", "p");
+    fixture.mv("p/d", "d");
+    assert_eq!(xattr(&fixture.upper("d"), "user.overlay.redirect").as_deref(), Some(&b"/a/b"[..]));
+    // Moved again from inside it: the way leads through the redirects above.
+    fixture.fs.mkdir(ROOT, Ino::ROOT, name("new"), 0o755).unwrap();
+    fixture.mv("d/f", "new/f");
+    fixture.mv("d", "new/d");
+    let fixture = fixture.remounted();
+    assert_eq!((fixture.ino("new/d"), fixture.ino("new/f")), (ino, inner));
+    assert_eq!(fixture.fs.lookup(fixture.ino("new/d"), name("f")).unwrap(), Lookup::Absent);
+    assert!(fixture.work_is_clean());
+}
+
+#[test]
+fn merged_directories_change_places_and_do_not_enter_themselves() {
+    let tree = |text: &str| dir([(text, file(b"")), ("s", dir([]))]);
+    let fixture = Fixture::new(&dir([("a", tree("x")), ("b", tree("y"))]));
+    let rename = |from: &str, to: (&str, &str), flags| {
+        fixture.fs.rename(Ino::ROOT, name(from), fixture.ino(to.0), name(to.1), flags)
+    };
+    rename("a", ("", "b"), RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fixture.attr("a/y").size + fixture.attr("b/x").size, 0);
+    for text in ["a", "b"] {
+        assert!(xattr(&fixture.upper(text), "user.overlay.redirect").is_some(), "{text}");
+    }
+    assert_eq!(errno(rename("a", ("a/s", "t"), RenameFlags::empty())), Errno::EINVAL);
+    assert_eq!(errno(rename("a", ("a/s", "t"), RenameFlags::EXCHANGE)), Errno::ENOENT);
+    assert_eq!(errno(rename("a", ("b", "s"), RenameFlags::NOREPLACE)), Errno::EEXIST);
+    assert_eq!(errno(rename("a", ("", "b"), RenameFlags::empty())), Errno::ENOTEMPTY);
+    rename("a", ("b", "s"), RenameFlags::empty()).unwrap();
+    assert_eq!(fixture.remounted().attr("b/s/y").size, 0);
+}
+
+#[test]
+fn hostile_redirects_lead_nowhere() {
+    let fixture = Fixture::new(&dir([("secret", dir([("f", file(b"x"))])), ("plain", file(b""))]));
+    let scratch = fixture.scratch;
+    drop(fixture.fs);
+    let values =
+        ["..", ".", "", "/", "/../secret", "../secret", "/none/there", "/plain", "/plain/x", "none", "/a/./b"];
+    for (number, value) in values.iter().enumerate() {
+        let path = scratch.path().join(format!("upper/d{number}"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("own"), b"").unwrap();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(&path, "user.overlay.redirect", value.as_bytes(), flags).unwrap();
+    }
+    let fixture = Fixture { fs: mount(scratch.path(), OverlayOptions::default()), scratch };
+    for number in 0..values.len() {
+        let names = fixture.names(&format!("d{number}"));
+        assert_eq!(names, ["own"], "{:?}", values[number]);
+        // It goes on working, and what it says does not come to life in another directory.
+        fixture.mv(&format!("d{number}"), &format!("secret/d{number}"));
+        fixture.mv(&format!("secret/d{number}"), "secret/moved");
+        assert_eq!(fixture.names("secret/moved"), ["own"], "{:?}", values[number]);
+        fixture.fs.unlink(fixture.ino("secret/moved"), name("own")).unwrap();
+        fixture.fs.rmdir(fixture.ino("secret"), name("moved")).unwrap();
+    }
+    assert_eq!(fixture.names("secret"), ["f"]);
+}
+
+#[test]
+fn redirects_of_layers_are_followed_downwards_only_and_not_for_ever() {
+    let memory = |fill: &dyn Fn(&mut Memory)| {
+        let mut layer = Memory::new();
+        fill(&mut layer);
+        Arc::new(layer) as Arc<dyn Layer>
+    };
+    let add = |layer: &mut Memory, text: &str, redirect: &str| {
+        let dir = layer.add(layer.root(), name(text), FileKind::Directory, 0o755, b"");
+        if !redirect.is_empty() {
+            layer.set_xattr(dir, b"user.overlay.redirect", redirect.as_bytes());
+        }
+        dir
+    };
+    // Each layer leads its two directories through both of the layer below: the ways double with every layer.
+    let mut layers = vec![memory(&|layer| {
+        let dir = add(layer, "a", "");
+        layer.add(dir, name("deep"), FileKind::Regular, 0o644, b"found");
+    })];
+    layers.push(memory(&|layer| drop((add(layer, "b", "a"), add(layer, "loop", "loop")))));
+    layers.push(memory(&|layer| drop((add(layer, "c", "/b"), add(layer, "loop", "/loop")))));
+    for _ in 0..60 {
+        layers.push(memory(&|layer| {
+            let many = "/x".repeat(200);
+            let dir = add(layer, "x", &many);
+            let inner = layer.add(dir, name("x"), FileKind::Directory, 0o755, b"");
+            layer.set_xattr(inner, b"user.overlay.redirect", many.as_bytes());
+        }));
+    }
+    let fs = Overlay::new(layers, None, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
+    let ino = |dir, text| match fs.lookup(dir, name(text)).unwrap() {
+        Lookup::Found(entry) => entry.ino,
+        other => panic!("{text}: {other:?}"),
+    };
+    let deep = ino(ino(Ino::ROOT, "c"), "deep");
+    assert_eq!(fs.read(deep, 0, 9).unwrap().contiguous().as_ref(), b"found");
+    assert_eq!(fs.lookup(ino(Ino::ROOT, "loop"), name("deep")).unwrap(), Lookup::Absent);
+    let started = std::time::Instant::now();
+    let found = fs.lookup(Ino::ROOT, name("x")).map(|_| ()).map_err(|error| error.errno());
+    assert!(matches!(found, Ok(()) | Err(Errno::ELOOP)), "{found:?}");
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+    assert!(list(&fs, Ino::ROOT).contains(&"c".to_owned()));
 }
 
 #[test]

@@ -101,6 +101,8 @@ impl Tree {
                 if *opaque {
                     let flags = rustix::fs::XattrFlags::empty();
                     rustix::fs::setxattr(path, "user.overlay.opaque", b"y", flags).unwrap();
+                    // For a kernel overlay of root's; others may not.
+                    let _ = rustix::fs::setxattr(path, "trusted.overlay.opaque", b"y", flags);
                 }
                 for (name, entry) in entries {
                     entry.write_below(&path.join(name));
