@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What the kernel can do that we do as well.
-const FEATURES: &str = "redirect_dir=on,index=on,metacopy=off";
+const FEATURES: &str = "redirect_dir=on,index=on,metacopy=on";
 
 /// A mounted kernel overlay.
 struct Mounted<'a>(&'a Path);
@@ -121,9 +121,9 @@ fn as_of_root(root: &Path) {
     });
 }
 
-/// A kernel that does not follow redirects says so, and shows no directory without what is below it.
+/// A kernel that neither follows redirects nor looks for data says so, rather than showing half of an object.
 #[test]
-fn a_kernel_that_follows_no_redirects_refuses_them() {
+fn a_kernel_that_looks_nowhere_else_refuses_what_is_not_there() {
     if !prepare() {
         return;
     }
@@ -133,14 +133,18 @@ fn a_kernel_that_follows_no_redirects_refuses_them() {
         fs::create_dir_all(at(dir)).unwrap();
     }
     fs::write(at("lower0/d/f"), b"x").unwrap();
+    fs::write(at("lower0/f"), b"data").unwrap();
     let mut ours = Ours::new(vec![at("lower0")], at("upper"), at("work"));
     let path = |text: &str| vec![text.to_owned()];
     ours.apply(&Op::Rename(path("d"), path("moved"), 0)).unwrap();
+    ours.apply(&Op::Chmod(path("f"), 0o600)).unwrap();
     ours.unmount();
     let kernel_at = at("kernel");
     let _kernel = kernel_mount(scratch.path(), 1, "upper", "kernel-work", "userxattr", &kernel_at).unwrap();
-    let refused = fs::metadata(kernel_at.join("moved")).unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(libc::EPERM));
+    for name in ["moved", "f"] {
+        let refused = fs::metadata(kernel_at.join(name)).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{name}");
+    }
     assert!(!kernel_at.join("d").exists());
 }
 

@@ -50,7 +50,9 @@ impl Ours {
         self.host_upper = Some(Arc::clone(&upper));
         let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
         let upper = Some(upper as Arc<dyn Upper>);
-        let overlay = Overlay::new(layers, upper, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
+        // However short, so that every file can be without its data.
+        let options = OverlayOptions { smallest_without_data: 1, ..OverlayOptions::default() };
+        let overlay = Overlay::new(layers, upper, options, Arc::new(NoInvalidate)).unwrap();
         self.overlay = Some(overlay);
     }
 

@@ -366,6 +366,84 @@ fn redirects_of_layers_are_followed_downwards_only_and_not_for_ever() {
 }
 
 #[test]
+fn changing_attributes_copies_no_data_until_they_change() {
+    const LEN: u64 = 3 << 20;
+    let fixture = Fixture::with(OverlayOptions::default(), |root| {
+        fs::create_dir(root.join("d")).unwrap();
+        for name in ["a", "b", "c", "d/e"] {
+            fs::write(root.join(name), vec![b'x'; LEN as usize]).unwrap();
+        }
+        fs::write(root.join("short"), b"x").unwrap();
+        dir([]).write(root);
+    });
+    let set = |path: &str, changes| drop(fixture.fs.setattr(ROOT, fixture.ino(path), &changes).unwrap());
+    let inos = ["a", "b", "c", "d/e", "short"].map(|path| {
+        set(path, SetAttr { uid: Some(7), perm: Some(0o640), ..SetAttr::default() });
+        fixture.ino(path)
+    });
+    fixture.fs.setxattr(ROOT, fixture.ino("b"), b"user.note", b"kept", XattrFlags::empty()).unwrap();
+    let is_hole = |path: &str| {
+        let meta = fs::metadata(fixture.upper(path)).unwrap();
+        (meta.len(), meta.blocks() < 100) == (LEN, true)
+            && xattr(&fixture.upper(path), "user.overlay.metacopy").is_some()
+    };
+    assert!(["a", "b", "c", "d/e"].iter().all(|path| is_hole(path)));
+    assert_eq!(xattr(&fixture.upper("short"), "user.overlay.metacopy"), None);
+    assert!(fixture.attr("a").blocks >= LEN / 512, "the space of the data");
+    // Names come and go without data.
+    fixture.mv("a", "d/moved");
+    fixture.fs.link(fixture.ino("b"), fixture.ino("d"), name("linked")).unwrap();
+    fixture.fs.unlink(Ino::ROOT, name("b")).unwrap();
+    fixture.mv("d", "dir");
+    assert!(["dir/moved", "dir/linked", "dir/e", "c"].iter().all(|path| is_hole(path)));
+    let fixture = fixture.remounted();
+    assert_eq!(["dir/moved", "dir/linked", "c", "dir/e", "short"].map(|path| fixture.ino(path)), inos);
+    for path in ["dir/moved", "dir/linked", "dir/e", "c"] {
+        let data = fixture.fs.read(fixture.ino(path), LEN - 4, 99).unwrap();
+        assert_eq!(data.contiguous().as_ref(), b"xxxx", "{path}");
+    }
+    // A change of data brings all the others along, once.
+    let moved = fixture.ino("dir/moved");
+    fixture.fs.write(ROOT, moved, 1 << 20, b"new", false).unwrap();
+    fixture.fs.setattr(ROOT, fixture.ino("c"), &SetAttr { size: Some(5), ..SetAttr::default() }).unwrap();
+    fixture.fs.setattr(ROOT, fixture.ino("dir/e"), &SetAttr { size: Some(LEN + 9), ..SetAttr::default() }).unwrap();
+    let mut expected = vec![b'x'; LEN as usize];
+    expected[1 << 20..][..3].copy_from_slice(b"new");
+    assert!(fs::read(fixture.upper("dir/moved")).unwrap() == expected);
+    assert_eq!(fs::read(fixture.upper("c")).unwrap(), b"xxxxx");
+    let extended = fs::read(fixture.upper("dir/e")).unwrap();
+    assert!(extended[..LEN as usize].iter().all(|byte| *byte == b'x') && extended[LEN as usize..] == [0; 9]);
+    for path in ["dir/moved", "c", "dir/e"] {
+        assert_eq!(xattr(&fixture.upper(path), "user.overlay.metacopy"), None, "{path}");
+        assert_eq!((fixture.attr(path).uid, fixture.attr(path).perm), (7, 0o640));
+    }
+    assert!(fixture.work_is_clean());
+}
+
+#[test]
+fn data_that_are_not_there_are_an_error_and_not_zeros() {
+    let fixture = Fixture::new(&dir([("f", file(b"x"))]));
+    let scratch = fixture.scratch;
+    drop(fixture.fs);
+    let flags = rustix::fs::XattrFlags::empty();
+    for (name, redirect) in [("none", None), ("wrong", Some("/none/f")), ("dots", Some("../f"))] {
+        let path = scratch.path().join("upper").join(name);
+        fs::File::create(&path).unwrap().set_len(1000).unwrap();
+        rustix::fs::setxattr(&path, "user.overlay.metacopy", b"", flags).unwrap();
+        if let Some(value) = redirect {
+            rustix::fs::setxattr(&path, "user.overlay.redirect", value.as_bytes(), flags).unwrap();
+        }
+    }
+    let fixture = Fixture { fs: mount(scratch.path(), OverlayOptions::default()), scratch };
+    for name in ["none", "wrong", "dots"] {
+        let ino = fixture.ino(name);
+        assert_eq!(fixture.attr(name).size, 1000);
+        assert_eq!(errno(fixture.fs.read(ino, 0, 1)), Errno::EIO);
+        assert_eq!(errno(fixture.fs.write(ROOT, ino, 0, b"y", false)), Errno::EIO);
+    }
+}
+
+#[test]
 fn a_copy_up_brings_everything_along() {
     const LEN: u64 = 4 << 20;
     let fixture = Fixture::with(OverlayOptions::default(), |root| {
