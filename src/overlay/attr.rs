@@ -49,6 +49,7 @@ impl Overlay {
             };
         } else if state.upper.is_some() {
             attr.nlink += state.lower_names;
+            attr.nlink = attr.nlink.saturating_sub(u32::from(state.indexed.is_some()));
         } else {
             attr.nlink = state.lower_names;
         }

@@ -8,6 +8,7 @@
 
 use super::{
     Overlay,
+    links::{LINKS, Links},
     marks::{METACOPY, METACOPY_TRUSTED, ORIGIN, is_private},
     node::{Contents, LowerRef, Node, Object, Origin, State},
 };
@@ -37,6 +38,15 @@ pub(super) enum Keep {
     All,
     /// The first so many bytes: the rest is about to be truncated.
     First(u64),
+}
+
+/// What a copy-up makes.
+struct Plan {
+    keep: Keep,
+    /// Where the data are afterwards.
+    contents: Contents,
+    /// For a file with several names.
+    links: Option<Links>,
 }
 
 /// An object in the work directory. Removed again unless it has been published.
@@ -124,11 +134,16 @@ impl Overlay {
             Contents::Own => Contents::Below(lower),
             known => known,
         };
-        let staged = self.stage_copy(node, &*layer, lower, &attr, keep, contents)?;
+        // Files with several names go into the index; other objects can have no note of it.
+        let names = node.state.lock().lower_names;
+        let links =
+            (attr.kind == FileKind::Regular && names > 1).then(|| Links::of_lower(lower, &attr, names));
+        let plan = Plan { keep, contents, links };
+        let staged = self.stage_copy(node, &*layer, lower, &attr, &plan)?;
         // From here on whoever sees the object under its new name finds this node.
         self.table.register(Object::upper(staged.id), node);
         let id = staged.id;
-        let published = self.publish(node, staged, contents);
+        let published = self.publish(node, staged, plan);
         if published.is_err() {
             self.table.unregister(Object::upper(id), node);
         } else if node.is_dir() {
@@ -145,8 +160,7 @@ impl Overlay {
         layer: &dyn Layer,
         lower: LowerRef,
         attr: &Attr,
-        keep: Keep,
-        contents: Contents,
+        plan: &Plan,
     ) -> Result<Staged<'_>> {
         let target;
         let kind = match attr.kind {
@@ -166,10 +180,10 @@ impl Overlay {
         let perm = if attr.kind == FileKind::Directory { 0o700 } else { 0o600 };
         let staged = self.stage(&NewObject { kind, perm, uid: shown.uid, gid: shown.gid })?;
         let upper = self.upper()?;
-        let is_whole = contents == Contents::Own;
+        let is_whole = plan.contents == Contents::Own;
         if attr.kind == FileKind::Regular {
             if is_whole {
-                self.copy_data(node, staged.id, attr.size, keep)?;
+                self.copy_data(node, staged.id, attr.size, plan.keep)?;
             } else {
                 upper.set_xattr(staged.id, METACOPY, b"", XattrFlags::empty())?;
                 upper.set_attr(staged.id, &SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
@@ -177,17 +191,17 @@ impl Overlay {
         }
         self.copy_xattrs(layer, lower.node, staged.id)?;
         // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
-        if attr.kind == FileKind::Regular && attr.nlink == 1 && !node.state.lock().rebased {
+        let is_known = attr.nlink == 1 || plan.links.is_some();
+        if attr.kind == FileKind::Regular && is_known && !node.state.lock().rebased {
             let ino = node.ino.get().to_le_bytes();
             upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
             node.state.lock().has_origin = true;
         }
-        let changes = SetAttr {
-            perm: (attr.kind != FileKind::Symlink).then_some(attr.perm),
-            atime: Some(SetTime::At(attr.atime)),
-            mtime: Some(SetTime::At(attr.mtime)),
-            ..SetAttr::default()
-        };
+        if let Some(links) = &plan.links {
+            upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
+        }
+        let changes =
+            SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(attr.perm), ..times_of(attr) };
         upper.set_attr(staged.id, &changes)?;
         // Without data there is nothing that could come after the name.
         if attr.kind == FileKind::Regular && is_whole && !self.options.volatile {
@@ -207,12 +221,7 @@ impl Overlay {
             upper.set_attr(id, &SetAttr { size: Some(len), ..SetAttr::default() })?;
         }
         self.copy_data(node, id, before.size, keep)?;
-        let times = SetAttr {
-            atime: Some(SetTime::At(before.atime)),
-            mtime: Some(SetTime::At(before.mtime)),
-            ..SetAttr::default()
-        };
-        upper.set_attr(id, &times)?;
+        upper.set_attr(id, &times_of(&before))?;
         if !self.options.volatile {
             upper.sync(id, false)?;
         }
@@ -299,9 +308,34 @@ impl Overlay {
         Ok(())
     }
 
-    /// Renames a staged copy to one of the node's names, or leaves it without a name where the node has none.
-    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>, contents: Contents) -> Result<NodeId> {
+    /// Puts a staged copy into the index, from where all names of the file show it, and gives it the name `to`.
+    fn publish_in_index(
+        &self,
+        state: &mut State,
+        staged: Staged<'_>,
+        links: Links,
+        to: Spot<'_>,
+    ) -> Result<NodeId> {
         let upper = self.upper()?;
+        let key = links.key();
+        let indexed = Spot { dir: upper.index(), name: Name::new(&key)?, node: None };
+        // What is there is the copy of something that is no longer there.
+        upper.rename(staged.spot()?, indexed, RenameMode::Replace)?;
+        let id = staged.published();
+        state.indexed = Some(links);
+        let named = self.name_in_upper(state, id, (to.dir, to.name));
+        named.inspect_err(|_| {
+            state.indexed = None;
+            let _ = upper.unlink(Spot { node: Some(id), ..indexed });
+            upper.forget(id);
+        })?;
+        Ok(id)
+    }
+
+    /// Renames a staged copy to one of the node's names, or leaves it without a name where the node has none.
+    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>, plan: Plan) -> Result<NodeId> {
+        let upper = self.upper()?;
+        let Plan { contents, links, .. } = plan;
         for _ in 0..NAMES {
             let link = node.state.lock().links.first().cloned();
             let Some(link) = link else {
@@ -326,10 +360,16 @@ impl Overlay {
             if state.link_position(&link.parent, name).is_none() {
                 continue;
             }
-            upper.rename(staged.spot()?, Spot { dir, name, node: None }, RenameMode::New)?;
-            let id = staged.published();
+            let to = Spot { dir, name, node: None };
+            let id = match links {
+                None => {
+                    upper.rename(staged.spot()?, to, RenameMode::New)?;
+                    state.lower_names = state.lower_names.saturating_sub(1);
+                    staged.published()
+                }
+                Some(links) => self.publish_in_index(&mut state, staged, links, to)?,
+            };
             (state.upper, state.contents) = (Some(id), contents);
-            state.lower_names = state.lower_names.saturating_sub(1);
             link.parent.directory()?.published.fetch_add(1, Ordering::SeqCst);
             let links = state.links.clone();
             drop(state);
@@ -337,16 +377,17 @@ impl Overlay {
                 self.index_change(&link.parent, Name::new(&link.name)?, node);
             }
             // The entry is not new: the directory's times stay. It is no loss where that fails.
-            let times = SetAttr {
-                atime: Some(SetTime::At(before.atime)),
-                mtime: Some(SetTime::At(before.mtime)),
-                ..SetAttr::default()
-            };
-            let _ = upper.set_attr(dir, &times);
+            let _ = upper.set_attr(dir, &times_of(&before));
             return Ok(id);
         }
         Err(Error::new(Errno::EIO, "publish a copy-up"))
     }
+}
+
+/// The change that gives an object the times of `attr` back.
+pub(super) fn times_of(attr: &Attr) -> SetAttr {
+    let (atime, mtime) = (Some(SetTime::At(attr.atime)), Some(SetTime::At(attr.mtime)));
+    SetAttr { atime, mtime, ..SetAttr::default() }
 }
 
 impl State {

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::{
     Overlay,
+    copy_up::times_of,
     marks::{IMPURE, IMPURE_TRUSTED, Marks, OPAQUE, OPAQUE_TRUSTED},
     merge::pack,
     node::{Contents, LowerRef, Node, Object},
@@ -17,8 +18,8 @@ use super::{
 use crate::{
     sync::{Arc, RwLockWriteGuard},
     vfs::{
-        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr,
-        SetTime, Spot, Upper,
+        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, Spot,
+        Upper,
     },
 };
 
@@ -64,6 +65,7 @@ impl Overlay {
     pub fn freeze(&self) -> Result<FreezeGuard<'_>> {
         let upper = self.upper()?;
         let gate = self.gate.write();
+        self.name_all_in_upper()?;
         if !self.options.volatile {
             upper.sync_all()?;
         }
@@ -87,7 +89,9 @@ impl Overlay {
             for step in moves {
                 self.carry_out(step);
             }
-            self.empty_upper(guard.upper)?
+            let heap = self.empty_upper(guard.upper)?;
+            self.empty_index(&**guard.upper)?;
+            heap
         };
         let upper = guard.upper;
         drop(guard);
@@ -142,6 +146,7 @@ impl Overlay {
             state.lowers = pack(&lowers);
             state.lower_names = if node.is_dir() { 0 } else { attr.nlink };
             state.has_origin = false;
+            state.indexed = None;
             state.rebased = true;
             // It is the layer's now, and found by the name that it has there.
             state.redirect = None;
@@ -185,12 +190,7 @@ impl Overlay {
             let _ = upper.remove_xattr(upper.root(), mark);
         }
         // For programs the root has not changed.
-        let times = SetAttr {
-            atime: Some(SetTime::At(before.atime)),
-            mtime: Some(SetTime::At(before.mtime)),
-            ..SetAttr::default()
-        };
-        upper.set_attr(upper.root(), &times)?;
+        upper.set_attr(upper.root(), &times_of(&before))?;
         if !self.options.volatile {
             upper.sync(upper.root(), false)?;
         }

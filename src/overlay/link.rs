@@ -57,6 +57,9 @@ impl Overlay {
         let dir_id = self.copy_up(&dir, Keep::All)?;
         self.note_impure(&node, &dir, dir_id)?;
         let upper = self.upper()?;
+        // Nobody else may change how the names are counted until the new one is there.
+        let mut state = node.state.lock();
+        self.count_upper_names(&mut state)?;
         match vacancy {
             Vacancy::Free => upper.link(id, dir_id, name)?,
             Vacancy::Whiteout => {
@@ -69,6 +72,7 @@ impl Overlay {
                 })?;
             }
         }
+        drop(state);
         if !node.refs.try_retain() {
             return Err(Error::new(Errno::ESTALE, "make a hard link"));
         }

@@ -46,11 +46,12 @@ impl Overlay {
         find: impl Fn() -> Result<Option<Found<'a>>>,
     ) -> Result<Option<Entry>> {
         let published = &dir.directory()?.published;
+        let now = || (published.load(Ordering::SeqCst), self.copies.load(Ordering::SeqCst));
         loop {
-            let before = published.load(Ordering::SeqCst);
+            let before = now();
             let Some(found) = find()? else { return Ok(None) };
             let entry = self.resolve(dir, name, found)?;
-            if published.load(Ordering::SeqCst) == before {
+            if now() == before {
                 return Ok(Some(entry));
             }
             // What was found below may be in the upper now, and the node of that forgotten already.
@@ -78,12 +79,13 @@ impl Overlay {
     /// The node of `name` in `dir` for the time of an operation.
     pub(super) fn target(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Target<'_>>> {
         let published = &dir.directory()?.published;
+        let now = || (published.load(Ordering::SeqCst), self.copies.load(Ordering::SeqCst));
         loop {
-            let before = published.load(Ordering::SeqCst);
+            let before = now();
             let Some(found) = self.find(dir, name)? else { return Ok(None) };
             let node = self.obtain(dir, name, found)?;
             let target = Target { overlay: self, node };
-            if published.load(Ordering::SeqCst) == before {
+            if now() == before {
                 return Ok(Some(target));
             }
         }
@@ -94,9 +96,9 @@ impl Overlay {
         let node = match known {
             Some(node) => node,
             None => {
-                let lower_names = if found.upper.is_none() { found.attr.nlink } else { 0 };
-                let ino = choose_ino(&found);
-                self.table.obtain(found, ino, lower_names)?
+                let found = self.find_copy(found)?;
+                let (ino, names) = (choose_ino(&found), self.count_names(&found)?);
+                self.table.obtain(found, ino, names)?
             }
         };
         self.table.add_link(&node, dir, name);

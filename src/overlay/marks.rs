@@ -4,6 +4,7 @@
 //! files without data in that way does not follow them: it refuses the object with `EPERM` rather than showing half of it. What the
 //! kernel wrote for root (`trusted.`) is understood.
 
+use super::links::{LINKS, Links};
 use crate::vfs::{FileKind, Ino, Layer, NodeId, Result};
 
 /// "Nothing below this directory shows", as everybody who may write an upper can set it.
@@ -53,6 +54,8 @@ pub(super) struct Marks {
     pub(super) metacopy: bool,
     /// The inode number that the object had before it was copied up.
     pub(super) origin: Option<Ino>,
+    /// The names of a file in the index.
+    pub(super) links: Option<Links>,
 }
 
 impl Marks {
@@ -74,6 +77,7 @@ impl Marks {
             OPAQUE | OPAQUE_TRUSTED => self.opaque |= value == YES,
             REDIRECT => self.redirect = Some(value.into()),
             REDIRECT_TRUSTED if self.redirect.is_none() => self.redirect = Some(value.into()),
+            LINKS => self.links = Links::parse(&value),
             METACOPY | METACOPY_TRUSTED => self.metacopy = true,
             ORIGIN => {
                 let number = <[u8; 8]>::try_from(value.as_slice()).map(u64::from_le_bytes);

@@ -59,8 +59,12 @@ impl Walk {
     pub(super) fn step(&mut self, seen: Seen) -> Step {
         let (state, take, stop) = match (*self, seen) {
             (Self::Nothing | Self::Directory, Seen::Directory { opaque }) => (Self::Directory, true, opaque),
-            (Self::Nothing | Self::Attributes, Seen::File { metacopy: true }) => (Self::Attributes, true, false),
-            (Self::Nothing | Self::Attributes, Seen::File { metacopy: false }) => (Self::Complete, true, true),
+            (Self::Nothing | Self::Attributes, Seen::File { metacopy: true }) => {
+                (Self::Attributes, true, false)
+            }
+            (Self::Nothing | Self::Attributes, Seen::File { metacopy: false }) => {
+                (Self::Complete, true, true)
+            }
             (Self::Nothing, Seen::Other) => (Self::Complete, true, true),
             (state, _) => (state, false, true),
         };

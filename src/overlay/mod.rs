@@ -10,7 +10,7 @@
 //!   node.rs       an object that the kernel knows; table.rs all of them
 //!   lookup.rs     from a name to a node
 //!   dir_index.rs  a merged directory's entries with stable offsets; read_dir.rs lists them
-//!   copy_up.rs    from a layer to the upper
+//!   copy_up.rs    from a layer to the upper; links.rs keeps names of one file names of one file
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
 //!   freeze.rs     standing still for a commit, and going on with the upper as a layer
 //!   file_system.rs    the role that the front calls
@@ -38,6 +38,7 @@ mod file_system;
 mod find;
 mod freeze;
 mod link;
+mod links;
 mod lookup;
 mod marks;
 mod merge;
@@ -53,7 +54,7 @@ mod xattr;
 use std::{fmt, ops::RangeInclusive};
 
 use crate::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicU64},
     vfs::{Attr, Errno, Error, Invalidate, Layer, Result, Upper},
 };
 
@@ -115,6 +116,8 @@ pub struct Overlay {
     gate: RwLock<()>,
     topology: RwLock<()>,
     renaming: RwLock<()>,
+    /// Number of changes of the index. A look-up of another name holds no lock that they hold.
+    copies: AtomicU64,
 }
 
 impl Overlay {
@@ -132,6 +135,9 @@ impl Overlay {
         if layers.is_empty() && upper.is_none() {
             return Err(Error::new(Errno::EINVAL, "stack no layers"));
         }
+        if let Some(upper) = &upper {
+            Self::sweep_index(&**upper)?;
+        }
         let stack = Stack::new(layers, upper)?;
         let table = Table::default();
         let root = table.insert_root(stack.merge_roots()?);
@@ -144,6 +150,7 @@ impl Overlay {
             gate: RwLock::new(()),
             topology: RwLock::new(()),
             renaming: RwLock::new(()),
+            copies: AtomicU64::new(0),
         })
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::{dir_index::DirIndex, stack::is_private_ino};
+use super::{dir_index::DirIndex, links::Links, stack::is_private_ino};
 use crate::{
     sync::{
         Arc, Mutex, RwLock,
@@ -100,6 +100,8 @@ pub(super) struct State {
     pub(super) lowers: Lowers,
     /// Where the data of a file are.
     pub(super) contents: Contents,
+    /// The copy is in the index, which has one of its links.
+    pub(super) indexed: Option<Links>,
     /// The names by which it has been seen and that it still has.
     pub(super) links: SmallVec<[Link; 1]>,
     /// Names of the lower object that show and that the upper object does not have.

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     sync::Arc,
-    vfs::{Attr, DirPlusSink, DirSink, Entry, Errno, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result},
+    vfs::{
+        Attr, DirPlusSink, DirSink, Entry, Errno, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId,
+        Result,
+    },
 };
 
 /// Entries that are taken out of an index at a time.

@@ -103,9 +103,8 @@ mod tests {
     #[test]
     fn hostile_values_lead_nowhere() {
         let long = [b"/a".repeat(LONGEST / 2), b"/a".to_vec()].concat();
-        let values: [&[u8]; 12] = [
-            b"", b"/", b"//", b"/a/", b"/a//b", b"a/b", b"..", b".", b"/../etc", b"/a/..", b"/a\0b", &long,
-        ];
+        let values: [&[u8]; 12] =
+            [b"", b"/", b"//", b"/a/", b"/a//b", b"a/b", b"..", b".", b"/../etc", b"/a/..", b"/a\0b", &long];
         for value in values {
             assert_eq!(Redirect::parse(value), Redirect::Nowhere, "{}", value.escape_ascii());
         }

@@ -69,8 +69,9 @@ impl Overlay {
             // Where attributes alone could not be moved the data go along.
             let keep = if attempt == 0 { Keep::Attributes } else { Keep::All };
             self.prepare(&dir, name, keep)?;
-            if exchange {
-                self.prepare(&new_dir, new_name, keep)?;
+            match exchange {
+                true => self.prepare(&new_dir, new_name, keep)?,
+                false => self.prepare_replaced(&new_dir, new_name)?,
             }
         }
         Err(Error::new(Errno::EIO, "rename what is not copied up"))
@@ -84,6 +85,18 @@ impl Overlay {
         };
         if !target.node.is_dir() {
             self.copy_up(&target.node, keep)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a file up that has other names in its layer and is about to lose this one.
+    fn prepare_replaced(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
+        let target = {
+            let _entries = dir.directory()?.lock.read();
+            self.target(dir, name)?
+        };
+        if let Some(target) = target.filter(|target| self.must_be_indexed(&target.node)) {
+            self.copy_up(&target.node, Keep::Attributes)?;
         }
         Ok(())
     }
@@ -121,6 +134,9 @@ impl Overlay {
             }
             _ => None,
         };
+        if replaced.as_ref().is_some_and(|replaced| self.must_be_indexed(&replaced.node)) {
+            return Ok(false);
+        }
         let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
@@ -135,11 +151,19 @@ impl Overlay {
                     self.clear_whiteouts(&replaced.node, to.spot(None))?;
                 }
                 let mut state = replaced.node.state.lock();
-                let in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
+                let mut in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
+                if let Some(id) = state.upper.filter(|_| state.indexed.is_some()) {
+                    if !in_upper {
+                        self.name_in_upper(&mut state, id, (to.id, new_name))?;
+                        in_upper = true;
+                    }
+                    self.count_upper_names(&mut state)?;
+                }
                 self.move_entry(&source.node, source_id, &from, &to, state.upper)?;
                 if !in_upper {
                     state.lower_names = state.lower_names.saturating_sub(1);
                 }
+                self.leave_index(&mut state)?;
                 state.removed = replaced.node.is_dir();
                 let link = state.take_link(new_dir, new_name);
                 drop(state);
@@ -281,14 +305,11 @@ impl Overlay {
 
     /// Makes sure that the upper has this very name of a copied-up file, which may have been copied up under another.
     fn give_name(&self, node: &Node, id: NodeId, side: &Side<'_>) -> Result<()> {
-        let upper = self.upper()?;
-        if node.is_dir() || upper.peek(side.id, side.name)?.is_some() {
+        let mut state = node.state.lock();
+        if node.is_dir() || self.upper()?.peek(side.id, side.name)?.is_some() {
             return Ok(());
         }
-        upper.link(id, side.id, side.name)?;
-        let mut state = node.state.lock();
-        state.lower_names = state.lower_names.saturating_sub(1);
-        Ok(())
+        self.name_in_upper(&mut state, id, (side.id, side.name))
     }
 
     /// Notes on disk that a directory with nothing below it gets an entry whose marks must be read.

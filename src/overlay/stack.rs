@@ -5,6 +5,7 @@ use std::fmt;
 use smallvec::SmallVec;
 
 use super::{
+    links::Links,
     marks::Marks,
     merge::{Seen, Walk, pack},
     node::{Contents, LowerRef, Lowers, Object, State},
@@ -168,12 +169,13 @@ impl Found<'_> {
     }
 
     /// Takes the references over: the state of a node that is made of this.
-    pub(super) fn into_state(mut self, lower_names: u32) -> State {
+    pub(super) fn into_state(mut self, lower_names: u32, indexed: Option<Links>) -> State {
         let upper = self.upper.take();
         State {
             upper,
             lowers: std::mem::take(&mut self.lowers),
             lower_names,
+            indexed,
             // Looked up again it is found in the same way.
             has_origin: upper.is_some(),
             redirect: self.marks.redirect.take(),

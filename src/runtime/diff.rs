@@ -269,8 +269,18 @@ mod tests {
         let below = Overlay::new(vec![Arc::new(lower)], None, options, Arc::new(NoInvalidate)).unwrap();
         let found: Vec<_> = changes(&upper, &below).unwrap().iter().map(ToString::to_string).collect();
         let expected = [
-            "D /a", "D /b", "A /w", "A /w/kept", "A /x", "D /x/gone", "M /x/kept", "A /y", "D /y/gone",
-            "M /y/kept", "A /z", "A /z/kept",
+            "D /a",
+            "D /b",
+            "A /w",
+            "A /w/kept",
+            "A /x",
+            "D /x/gone",
+            "M /x/kept",
+            "A /y",
+            "D /y/gone",
+            "M /y/kept",
+            "A /z",
+            "A /z/kept",
         ];
         assert_eq!(found, expected);
         assert_eq!(below.live_nodes(), 1);

@@ -13,6 +13,9 @@ pub trait Upper: Layer {
     /// The directory for staging: outside the shown tree, empty when the upper is opened.
     fn work(&self) -> NodeId;
 
+    /// The directory for names of files that have several: outside the shown tree as well, but what is in it stays.
+    fn index(&self) -> NodeId;
+
     /// Attributes of a name, without counting a reference.
     fn peek(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>>;
 

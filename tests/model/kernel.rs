@@ -164,7 +164,8 @@ fn run(layers: &[Tree], ops: &[Op]) {
     let mut ours = Ours::new(lowers.clone(), at("upper"), at("work"));
     let kernel_at = at("kernel");
     let kernel =
-        kernel_mount(scratch.path(), layers.len(), "kernel-upper", "kernel-work", FEATURES, &kernel_at).unwrap();
+        kernel_mount(scratch.path(), layers.len(), "kernel-upper", "kernel-work", FEATURES, &kernel_at)
+            .unwrap();
     let mut native = Native::new(kernel_at.clone());
     for op in ops {
         let mine = ours.apply(op).map(without_links);

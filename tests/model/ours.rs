@@ -66,7 +66,7 @@ impl Ours {
             assert_eq!(layer.live_nodes(), 1, "nodes of a layer after the last forget");
         }
         let upper = self.host_upper.take().unwrap();
-        assert_eq!(upper.live_nodes(), 2, "nodes of the upper after the last forget");
+        assert_eq!(upper.live_nodes(), 3, "nodes of the upper after the last forget");
         self.overlay = None;
         self.layers.clear();
         drop(upper);

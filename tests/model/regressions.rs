@@ -12,8 +12,8 @@ use fim::{
     layer::{HostDir, HostUpper, Memory},
     overlay::{Overlay, OverlayOptions, Squash},
     vfs::{
-        Attr, Caller, DeviceId, DirSink, Errno, FileKind, FileSystem as _, Full, Ino, Layer, Lookup, Name, NoInvalidate,
-        RenameFlags, Result, SeekWhence, SetAttr, SetTime, Upper, XattrFlags,
+        Attr, Caller, DeviceId, DirSink, Errno, FileKind, FileSystem as _, Full, Ino, Layer, Lookup, Name,
+        NoInvalidate, RenameFlags, Result, SeekWhence, SetAttr, SetTime, Upper, XattrFlags,
     },
 };
 
@@ -298,8 +298,19 @@ fn hostile_redirects_lead_nowhere() {
     let fixture = Fixture::new(&dir([("secret", dir([("f", file(b"x"))])), ("plain", file(b""))]));
     let scratch = fixture.scratch;
     drop(fixture.fs);
-    let values =
-        ["..", ".", "", "/", "/../secret", "../secret", "/none/there", "/plain", "/plain/x", "none", "/a/./b"];
+    let values = [
+        "..",
+        ".",
+        "",
+        "/",
+        "/../secret",
+        "../secret",
+        "/none/there",
+        "/plain",
+        "/plain/x",
+        "none",
+        "/a/./b",
+    ];
     for (number, value) in values.iter().enumerate() {
         let path = scratch.path().join(format!("upper/d{number}"));
         fs::create_dir(&path).unwrap();
@@ -406,7 +417,10 @@ fn changing_attributes_copies_no_data_until_they_change() {
     let moved = fixture.ino("dir/moved");
     fixture.fs.write(ROOT, moved, 1 << 20, b"new", false).unwrap();
     fixture.fs.setattr(ROOT, fixture.ino("c"), &SetAttr { size: Some(5), ..SetAttr::default() }).unwrap();
-    fixture.fs.setattr(ROOT, fixture.ino("dir/e"), &SetAttr { size: Some(LEN + 9), ..SetAttr::default() }).unwrap();
+    fixture
+        .fs
+        .setattr(ROOT, fixture.ino("dir/e"), &SetAttr { size: Some(LEN + 9), ..SetAttr::default() })
+        .unwrap();
     let mut expected = vec![b'x'; LEN as usize];
     expected[1 << 20..][..3].copy_from_slice(b"new");
     assert!(fs::read(fixture.upper("dir/moved")).unwrap() == expected);
