@@ -6,11 +6,14 @@
 //! Where only attributes change a large file is copied without its data: as a hole of the right length with a mark.
 //! The data come at the first change of theirs, into the hole. Until the mark goes they are read from the layer.
 
+use std::os::fd::AsFd as _;
+
 use super::{
     Overlay,
     links::{LINKS, Links},
     marks::{METACOPY, METACOPY_TRUSTED, ORIGIN, is_private},
     node::{Contents, LowerRef, Node, Object, Origin, State},
+    stack::lower_ino,
 };
 use crate::{
     sync::{Arc, atomic::Ordering},
@@ -191,11 +194,22 @@ impl Overlay {
         }
         self.copy_xattrs(layer, lower.node, staged.id)?;
         // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
-        let is_known = attr.nlink == 1 || plan.links.is_some();
-        if attr.kind == FileKind::Regular && is_known && !node.state.lock().rebased {
-            let ino = node.ino.get().to_le_bytes();
-            upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
-            node.state.lock().has_origin = true;
+        let (rebased, lowest) = {
+            let state = node.state.lock();
+            (state.rebased, state.lowers.as_slice().last().copied().unwrap_or(lower))
+        };
+        let origin = match () {
+            () if attr.kind != FileKind::Regular => None,
+            () if attr.nlink == 1 && !rebased => Some(node.ino.get()),
+            // Under its other names it is found by the lower file, and has the number of that.
+            () if plan.links.is_some() && rebased => {
+                lower_ino(lowest.layer, self.stack.layer(lowest.layer)?.attr(lowest.node)?.ino)
+            }
+            () => plan.links.as_ref().map(|_| node.ino.get()),
+        };
+        if let Some(ino) = origin {
+            upper.set_xattr(staged.id, ORIGIN, &ino.to_le_bytes(), XattrFlags::empty())?;
+            node.state.lock().has_origin = ino == node.ino.get();
         }
         if let Some(links) = &plan.links {
             upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
@@ -237,6 +251,9 @@ impl Overlay {
 
     /// Copies the data of a file of `size` bytes to the upper object `to`.
     fn copy_data(&self, node: &Node, to: NodeId, size: u64, keep: Keep) -> Result<()> {
+        if keep == Keep::First(0) {
+            return Ok(());
+        }
         let Origin::Lower(from) = node.data()? else {
             return Err(Error::new(Errno::EIO, "copy up data that are in the upper"));
         };
@@ -257,6 +274,7 @@ impl Overlay {
     fn copy_contents(&self, layer: &dyn Layer, from: NodeId, to: NodeId, size: u64, end: u64) -> Result<()> {
         let upper = self.upper()?;
         let sparse = size >= SMALLEST_SPARSE;
+        let mut file = layer.host_file(from)?;
         let mut offset = 0;
         let mut written = 0;
         while offset < end {
@@ -270,6 +288,17 @@ impl Overlay {
                 stop = layer.seek(from, offset, SeekWhence::Hole)?.min(end);
             }
             while offset < stop {
+                if let Some(from) = &file {
+                    match upper.copy_from((from.as_fd(), offset), (to, offset), stop - offset) {
+                        Ok(copied) if copied > 0 => {
+                            offset += copied;
+                            written = offset;
+                            continue;
+                        }
+                        Err(error) if !is_unable(error.errno()) => return Err(error),
+                        _ => file = None,
+                    }
+                }
                 let len = usize::try_from(stop - offset).map_or(CHUNK, |left| left.min(CHUNK));
                 let data = layer.read(from, offset, len)?;
                 if data.is_empty() {
@@ -382,6 +411,11 @@ impl Overlay {
         }
         Err(Error::new(Errno::EIO, "publish a copy-up"))
     }
+}
+
+/// Whether the kernel cannot copy between two files that can be read and written all the same.
+const fn is_unable(errno: Errno) -> bool {
+    matches!(errno, Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM)
 }
 
 /// The change that gives an object the times of `attr` back.

@@ -3,7 +3,7 @@
 use super::{
     Overlay,
     copy_up::Keep,
-    marks::{OPAQUE, YES},
+    marks::{ACL, DEFAULT_ACL, OPAQUE, YES},
     node::Node,
     stack::Found,
 };
@@ -14,7 +14,7 @@ use crate::{
     },
     vfs::{
         Attr, Caller, DeviceId, Entry, Errno, Error, FileKind, Ino, Name, NewKind, NewObject, NodeId,
-        RenameMode, Result, Spot, XattrFlags,
+        RenameMode, Result, SetAttr, Spot, XattrFlags,
     },
 };
 
@@ -119,6 +119,7 @@ impl Overlay {
     fn replace_whiteout(&self, dir: NodeId, name: Name<'_>, new: &NewObject<'_>) -> Result<(NodeId, Attr)> {
         let upper = self.upper()?;
         let staged = self.stage(new)?;
+        self.hand_acl_down(dir, staged.id, new)?;
         let to = Spot { dir, name, node: None };
         if matches!(new.kind, NewKind::Directory) {
             upper.set_xattr(staged.id, OPAQUE, YES, XattrFlags::empty())?;
@@ -131,6 +132,21 @@ impl Overlay {
         let id = staged.published();
         let attr = upper.attr(id).inspect_err(|_| upper.forget(id))?;
         Ok((id, attr))
+    }
+
+    /// Gives a staged object the access control list that its directory hands down, as the host does where an object is
+    /// made at its place.
+    fn hand_acl_down(&self, dir: NodeId, id: NodeId, new: &NewObject<'_>) -> Result<()> {
+        let upper = self.upper()?;
+        if matches!(new.kind, NewKind::Symlink(_)) {
+            return Ok(());
+        }
+        let Some(acl) = upper.xattr(dir, DEFAULT_ACL)? else { return Ok(()) };
+        upper.set_xattr(id, ACL, &acl, XattrFlags::empty())?;
+        if matches!(new.kind, NewKind::Directory) {
+            upper.set_xattr(id, DEFAULT_ACL, &acl, XattrFlags::empty())?;
+        }
+        upper.set_attr(id, &SetAttr { perm: Some(new.perm), ..SetAttr::default() })
     }
 
     /// Makes the upper object `id`, just made as `name` in `dir`, known.

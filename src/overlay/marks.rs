@@ -88,6 +88,10 @@ impl Marks {
     }
 }
 
+/// The access control list of an object, and the one that a directory hands down.
+pub(super) const ACL: &[u8] = b"system.posix_acl_access";
+pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
 /// Prefixes of attributes that are the overlay's own.
 const PRIVATE: [&[u8]; 3] = [b"user.overlay.", b"trusted.overlay.", b"user.fim."];
 

@@ -6,6 +6,7 @@ use super::{
     Overlay,
     dir_index::{DOT, DOT_DOT, DirIndex, IndexEntry},
     lookup::choose_ino,
+    marks::Marks,
     node::{LowerRef, Lowers, Node, Object},
     stack::Found,
 };
@@ -150,7 +151,9 @@ impl Overlay {
         if let Some(ino) = shown.ino {
             return Ok(Some(ino));
         }
-        if let Some((object, attr)) = shown.node {
+        if let Some((object, attr)) = shown.node
+            && self.is_all(object, attr.kind)?
+        {
             if let Some(node) = self.table.peek(object) {
                 return Ok(Some(node.ino));
             }
@@ -178,12 +181,20 @@ impl Overlay {
         Ok(Some(ino))
     }
 
+    /// Whether an entry of a directory that only one layer has is all there is: it does not say that something of it is
+    /// elsewhere.
+    fn is_all(&self, object: Object, kind: FileKind) -> Result<bool> {
+        let Some(number) = object.layer().filter(|number| *number > 0) else { return Ok(true) };
+        let marks = Marks::read(&*self.stack.layer(number)?, object.node(), kind)?;
+        Ok(marks.redirect.is_none() && !marks.metacopy)
+    }
+
     /// The entry with one more look-up; `None` where it has gone.
     fn entry_of(&self, dir: &Arc<Node>, name: Name<'_>, shown: &Shown<'_>) -> Result<Option<Entry>> {
         self.entry(dir, name, || {
             let Some((object, attr)) = shown.node else { return self.find(dir, name) };
             let Some(number) = object.layer() else { return self.find(dir, name) };
-            if dir.upper().is_some() {
+            if dir.upper().is_some() || !self.is_all(object, attr.kind)? {
                 return self.find(dir, name);
             }
             // The only layer that has the directory has told everything already.

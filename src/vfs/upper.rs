@@ -1,5 +1,7 @@
 //! The role of the writable tree.
 
+use std::os::fd::BorrowedFd;
+
 use super::{Attr, DeviceId, FallocateMode, Layer, Name, NodeId, Result, SetAttr, XattrFlags};
 
 /// The one writable tree on top of a stack. What it shows is a [`Layer`]; what it adds is change.
@@ -51,6 +53,10 @@ pub trait Upper: Layer {
 
     /// `copy_file_range(2)` between two files of this upper; may copy less than asked.
     fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64>;
+
+    /// `copy_file_range(2)` from a file of the host, which shares the data where the file system can; may copy less
+    /// than asked.
+    fn copy_from(&self, from: (BorrowedFd<'_>, u64), to: (NodeId, u64), len: u64) -> Result<u64>;
 
     /// Sets an extended attribute.
     fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()>;

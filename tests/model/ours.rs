@@ -166,7 +166,7 @@ impl Ours {
 }
 
 /// Opens an upper. A process that another test starts may hold a copy of the lock until it has become `cp`.
-fn open_upper(upper: &std::path::Path, work: &std::path::Path) -> HostUpper {
+pub(crate) fn open_upper(upper: &std::path::Path, work: &std::path::Path) -> HostUpper {
     for _ in 0..1000 {
         match HostUpper::open(upper, work) {
             Err(UpperError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
@@ -255,6 +255,11 @@ impl Side for Ours {
             Op::Punch(path, offset, len) => {
                 let file = self.walk(path)?;
                 let mode = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
+                fs.fallocate(ROOT, file.last(), mode, *offset, *len).map_err(raw)?;
+            }
+            Op::Allocate(path, mode, offset, len) => {
+                let file = self.walk(path)?;
+                let mode = FallocateMode::from_bits(*mode).unwrap();
                 fs.fallocate(ROOT, file.last(), mode, *offset, *len).map_err(raw)?;
             }
             Op::Chmod(path, perm) => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fim::{
-    layer::{HostDir, HostUpper, Memory},
+    layer::{HostDir, Memory},
     overlay::{Overlay, OverlayOptions, Squash},
     vfs::{
         Attr, Caller, DeviceId, DirSink, Errno, FileKind, FileSystem as _, Full, Ino, Layer, Lookup, Name,
@@ -19,7 +19,7 @@ use fim::{
 
 use crate::{
     ops::Op,
-    ours::ROOT,
+    ours::{ROOT, open_upper},
     random::run,
     tree::{OLD, Tree, scratch},
 };
@@ -109,7 +109,7 @@ impl Fixture {
 
 fn mount(scratch: &Path, options: OverlayOptions) -> Overlay {
     let lower = Arc::new(HostDir::open(&scratch.join("lower")).unwrap()) as Arc<dyn Layer>;
-    let upper = HostUpper::open(&scratch.join("upper"), &scratch.join("work")).unwrap();
+    let upper = open_upper(&scratch.join("upper"), &scratch.join("work"));
     let upper = Some(Arc::new(upper) as Arc<dyn Upper>);
     Overlay::new(vec![lower], upper, options, Arc::new(NoInvalidate)).unwrap()
 }
@@ -351,8 +351,12 @@ fn redirects_of_layers_are_followed_downwards_only_and_not_for_ever() {
         let dir = add(layer, "a", "");
         layer.add(dir, name("deep"), FileKind::Regular, 0o644, b"found");
     })];
-    layers.push(memory(&|layer| drop((add(layer, "b", "a"), add(layer, "loop", "loop")))));
-    layers.push(memory(&|layer| drop((add(layer, "c", "/b"), add(layer, "loop", "/loop")))));
+    for (text, redirect, itself) in [("b", "a", "loop"), ("c", "/b", "/loop")] {
+        layers.push(memory(&|layer| {
+            add(layer, text, redirect);
+            add(layer, "loop", itself);
+        }));
+    }
     for _ in 0..60 {
         layers.push(memory(&|layer| {
             let many = "/x".repeat(200);
@@ -387,9 +391,9 @@ fn changing_attributes_copies_no_data_until_they_change() {
         fs::write(root.join("short"), b"x").unwrap();
         dir([]).write(root);
     });
-    let set = |path: &str, changes| drop(fixture.fs.setattr(ROOT, fixture.ino(path), &changes).unwrap());
+    let changes = SetAttr { uid: Some(7), perm: Some(0o640), ..SetAttr::default() };
     let inos = ["a", "b", "c", "d/e", "short"].map(|path| {
-        set(path, SetAttr { uid: Some(7), perm: Some(0o640), ..SetAttr::default() });
+        fixture.fs.setattr(ROOT, fixture.ino(path), &changes).unwrap();
         fixture.ino(path)
     });
     fixture.fs.setxattr(ROOT, fixture.ino("b"), b"user.note", b"kept", XattrFlags::empty()).unwrap();
@@ -455,6 +459,140 @@ fn data_that_are_not_there_are_an_error_and_not_zeros() {
         assert_eq!(errno(fixture.fs.read(ino, 0, 1)), Errno::EIO);
         assert_eq!(errno(fixture.fs.write(ROOT, ino, 0, b"y", false)), Errno::EIO);
     }
+}
+
+/// Three names of a file in the layer, of which the first is changed.
+fn linked() -> Fixture {
+    let fixture = Fixture::with(OverlayOptions::default(), |root| {
+        fs::write(root.join("a"), b"old").unwrap();
+        for (name, dir) in [("b", "d"), ("c", "e")] {
+            fs::create_dir(root.join(dir)).unwrap();
+            fs::hard_link(root.join("a"), root.join(dir).join(name)).unwrap();
+        }
+    });
+    let ino = fixture.ino("a");
+    fixture.fs.write(ROOT, ino, 0, b"new", false).unwrap();
+    fixture.fs.forget(ino, 1);
+    fixture
+}
+
+fn links_note(fixture: &Fixture, path: &str) -> String {
+    let value = xattr(&fixture.upper(path), "user.fim.links").unwrap();
+    String::from_utf8(value).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn names_of_one_file_stay_that_over_remounts() {
+    let mut fixture = linked();
+    let ino = fixture.ino("a");
+    for _ in 0..2 {
+        for path in ["d/b", "a", "e/c"] {
+            let attr = fixture.attr(path);
+            assert_eq!((attr.ino, attr.nlink, attr.size), (ino.get(), 3, 3), "{path}");
+            assert_eq!(fixture.fs.read(fixture.ino(path), 0, 9).unwrap().contiguous().as_ref(), b"new");
+        }
+        fixture = fixture.remounted();
+    }
+    assert!(!fixture.upper("d").exists(), "other names are left where they are");
+    // One goes, one moves, one is added.
+    fixture.fs.unlink(fixture.ino("d"), name("b")).unwrap();
+    fixture.mv("e/c", "e/moved");
+    fixture.fs.link(fixture.ino("e/moved"), fixture.ino("d"), name("added")).unwrap();
+    let fixture = fixture.remounted();
+    fixture.fs.write(ROOT, fixture.ino("d/added"), 0, b"N", false).unwrap();
+    for path in ["a", "e/moved", "d/added"] {
+        let attr = fixture.attr(path);
+        assert_eq!((attr.ino, attr.nlink), (ino.get(), 3), "{path}");
+        assert_eq!(fs::read(fixture.upper(path)).unwrap(), b"New", "{path}");
+    }
+    // With the last name the index lets go of it.
+    let index = fixture.scratch.path().join("work/index");
+    assert_eq!(fs::read_dir(&index).unwrap().count(), 1);
+    fixture.fs.unlink(Ino::ROOT, name("a")).unwrap();
+    fixture.fs.unlink(fixture.ino("d"), name("added")).unwrap();
+    fixture.mv("e", "d/e");
+    assert_eq!(fixture.attr("d/e/moved").nlink, 1);
+    fixture.fs.unlink(fixture.ino("d/e"), name("moved")).unwrap();
+    assert_eq!(fs::read_dir(&index).unwrap().count(), 0);
+    assert_eq!(fixture.fs.getattr(ino).unwrap().nlink, 0);
+    assert!(fixture.work_is_clean());
+}
+
+#[test]
+fn removing_a_name_of_a_layer_leaves_the_right_number_of_links() {
+    let fixture = Fixture::with(OverlayOptions::default(), |root| {
+        for (one, other) in [("a", "b"), ("x", "y")] {
+            fs::write(root.join(one), b"low").unwrap();
+            fs::hard_link(root.join(one), root.join(other)).unwrap();
+        }
+        fs::write(root.join("f"), b"f").unwrap();
+    });
+    fixture.fs.unlink(Ino::ROOT, name("a")).unwrap();
+    fixture.mv("f", "x");
+    let fixture = fixture.remounted();
+    assert_eq!([fixture.attr("b").nlink, fixture.attr("y").nlink], [1, 1]);
+    assert_eq!(fixture.fs.read(fixture.ino("y"), 0, 9).unwrap().contiguous().as_ref(), b"low");
+    assert_eq!(fixture.fs.read(fixture.ino("x"), 0, 9).unwrap().contiguous().as_ref(), b"f");
+}
+
+#[test]
+fn a_crash_between_the_names_of_a_file_leaves_them_one_file() {
+    // In the index, and not yet under the name for which it was copied up.
+    let fixture = linked();
+    assert_eq!(links_note(&fixture, "a"), "=3");
+    fs::remove_file(fixture.upper("a")).unwrap();
+    let fixture = fixture.remounted();
+    for path in ["a", "d/b", "e/c"] {
+        assert_eq!((fixture.attr(path).nlink, fixture.attr(path).ino), (3, fixture.attr("a").ino), "{path}");
+        assert_eq!(fixture.fs.read(fixture.ino(path), 0, 9).unwrap().contiguous().as_ref(), b"new");
+    }
+    // About to get a name, with and without it.
+    fixture.mv("d/b", "d/x");
+    assert_eq!((links_note(&fixture, "d/x"), fixture.attr("a").nlink), ("=3".to_owned(), 3));
+    fs::hard_link(fixture.upper("d/x"), fixture.upper("a")).unwrap();
+    let fixture = fixture.remounted();
+    assert_eq!(fixture.attr("e/c").nlink, 3);
+    // About to lose one, and without it.
+    fixture.fs.unlink(fixture.ino("d"), name("x")).unwrap();
+    assert_eq!((links_note(&fixture, "a"), fixture.attr("e/c").nlink), ("+1".to_owned(), 2));
+    fs::remove_file(fixture.upper("a")).unwrap();
+    let whiteout = |path: &Path| {
+        let kind = rustix::fs::FileType::CharacterDevice;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, rustix::fs::Mode::empty(), 0).unwrap();
+    };
+    whiteout(&fixture.upper("a"));
+    let fixture = fixture.remounted();
+    assert_eq!(fixture.attr("e/c").nlink, 1);
+    assert_eq!(fixture.fs.read(fixture.ino("e/c"), 0, 9).unwrap().contiguous().as_ref(), b"new");
+    // Without any name, and still in the index.
+    fixture
+        .fs
+        .setattr(ROOT, fixture.ino("e/c"), &SetAttr { perm: Some(0o600), ..SetAttr::default() })
+        .unwrap();
+    let index = fixture.scratch.path().join("work/index");
+    let copy = fs::read_dir(&index).unwrap().next().unwrap().unwrap().path();
+    let note = String::from_utf8(xattr(&copy, "user.fim.links").unwrap()).unwrap().replace("+1", "+0");
+    rustix::fs::setxattr(&copy, "user.fim.links", note.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
+    let _swept = fixture.remounted();
+    assert_eq!(fs::read_dir(&index).unwrap().count(), 0, "the next start sweeps it");
+}
+
+#[test]
+fn an_index_of_another_layer_is_not_believed() {
+    let fixture = linked();
+    let scratch = fixture.scratch;
+    drop(fixture.fs);
+    // Another file with several names has the number now.
+    let lower = scratch.path().join("lower");
+    fs::write(lower.join("a"), b"other").unwrap();
+    fs::remove_file(scratch.path().join("upper/a")).unwrap();
+    let fixture = Fixture { fs: mount(scratch.path(), OverlayOptions::default()), scratch };
+    for path in ["a", "d/b", "e/c"] {
+        assert_eq!(fixture.fs.read(fixture.ino(path), 0, 9).unwrap().contiguous().as_ref(), b"other");
+    }
+    fixture.fs.write(ROOT, fixture.ino("d/b"), 0, b"O", false).unwrap();
+    assert_eq!(fixture.fs.read(fixture.ino("e/c"), 0, 9).unwrap().contiguous().as_ref(), b"Other");
+    assert_eq!(fixture.attr("a").nlink, 3);
 }
 
 #[test]
@@ -576,6 +714,40 @@ fn privileges_go_when_contents_or_owner_change() {
     set(0o6755);
     let attr = fixture.fs.setattr(USER, low, &SetAttr { uid: Some(7), ..SetAttr::default() }).unwrap();
     assert_eq!((attr.perm, attr.uid), (0o755, 7));
+}
+
+#[test]
+fn access_control_lists_are_handed_down_however_an_object_is_made() {
+    let fixture = Fixture::new(&dir([("d", dir([("over", file(b"")), ("dir", dir([]))]))]));
+    let at = fixture.ino("d");
+    // Version 2; owner rwx, user 1000 r-x, group r-x, mask rwx, others r-x.
+    let entries =
+        [(1_u16, 7_u16, u32::MAX), (2, 5, 1000), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in entries {
+        list.extend([&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    let (own, handed_down) = (b"system.posix_acl_access", b"system.posix_acl_default");
+    fixture.fs.setxattr(ROOT, at, handed_down, &list, XattrFlags::empty()).unwrap();
+    fixture.fs.unlink(at, name("over")).unwrap();
+    fixture.fs.rmdir(at, name("dir")).unwrap();
+    let get = |ino, name: &[u8]| fixture.fs.getxattr(ino, name).map_err(|error| error.errno());
+    // At its place, over a whiteout, and staged because it belongs to somebody else.
+    let expected = get(fixture.create(ROOT, "d", "plain", 0o640), own).unwrap();
+    assert_ne!(expected, list, "the mask is that of the mode");
+    for (caller, text) in [(ROOT, "over"), (USER, "others")] {
+        let made = fixture.create(caller, "d", text, 0o640);
+        assert_eq!(
+            (get(made, own).as_ref(), fixture.attr(&format!("d/{text}")).perm),
+            (Ok(&expected), 0o640)
+        );
+        assert_eq!(get(made, handed_down), Err(Errno::ENODATA));
+    }
+    for (caller, text) in [(ROOT, "dir"), (USER, "dirs")] {
+        let made = fixture.fs.mkdir(caller, at, name(text), 0o750).unwrap().ino;
+        assert_eq!(get(made, handed_down).as_ref(), Ok(&list), "{text}");
+        assert!(get(made, own).is_ok(), "{text}");
+    }
 }
 
 #[test]

@@ -33,6 +33,13 @@ impl Tree {
         Self::Directory { opaque: false, perm: 0o755, entries: BTreeMap::new() }
     }
 
+    pub(crate) fn has_links(&self) -> bool {
+        match self {
+            Self::Directory { entries, .. } => entries.values().any(Self::has_links),
+            other => matches!(other, Self::Link(_)),
+        }
+    }
+
     /// Lays `self` over `below`.
     pub(crate) fn over(self, below: Self) -> Self {
         match (self, below) {

@@ -202,10 +202,14 @@ impl Upper for HostUpper {
     }
 
     fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
-        let source = self.tree.descriptor(&self.tree.regular(from.0)?, OpenFor::Read)?;
+        let source = self.tree.host_file(from.0)?;
+        self.copy_from((source.as_fd(), from.1), to, len)
+    }
+
+    fn copy_from(&self, from: (BorrowedFd<'_>, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
         let target = self.writer(to.0)?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        data::copy_range((source.as_fd(), from.1), (target.as_fd(), to.1), len)
+        data::copy_range(from, (target.as_fd(), to.1), len)
             .map(|copied| copied as u64)
             .map_err(host("copy a range"))
     }
