@@ -158,7 +158,6 @@ impl Overlay {
     }
 
     /// The directory `path` of the merged layers below number `below`, with what holds it.
-    #[expect(clippy::type_complexity, reason = "the parts belong together only here")]
     fn merged_below(
         &self,
         path: &[Name<'_>],

@@ -9,7 +9,10 @@
 )]
 
 mod dump;
+mod elsewhere;
+mod fixture;
 mod kernel;
+mod links;
 mod native;
 mod ops;
 mod ours;

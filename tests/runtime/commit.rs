@@ -232,7 +232,7 @@ fn everything_survives_a_commit() {
             world.says("cat /opt/*; ls /opt /usr; cat /var/hole | tail -c 4"),
             "only\n/opt:\nonly\n\n/usr:\nend"
         );
-        assert_eq!(world.says("cd /var; echo more >> two; cat one sticky/three"), "one\nmore\none\nmore");
+        assert_eq!(world.says("cd /var; echo more >> one; cat two sticky/three"), "one\nmore\none\nmore");
         assert!(before.contains("1999-12-31 23:59:58"), "{before}");
         let exact = before.lines().filter(|line| line.contains(':') && !line.contains(".000000000 "));
         assert!(exact.count() > 10, "no nanoseconds: {before}");
