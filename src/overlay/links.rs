@@ -203,15 +203,23 @@ impl Overlay {
         node.kind == FileKind::Regular && state.upper.is_none() && state.lower_names > 1
     }
 
-    /// Removes copies from the index that have no names any more: what crashes left.
+    /// Removes copies from the index that have no names any more: what crashes left. All of them where the upper is
+    /// empty: somebody has thrown the changes away.
     pub(super) fn sweep_index(upper: &dyn Upper) -> Result<()> {
+        let mut is_empty = true;
+        upper.read_dir(upper.root(), 0, &mut |_| {
+            is_empty = false;
+            ControlFlow::Break(())
+        })?;
         for name in names_in(upper, upper.index())? {
             let name = Name::new(&name)?;
             let Some((id, attr)) = upper.lookup(upper.index(), name)? else { continue };
             let marks = Marks::read(upper, id, attr.kind);
             let names = marks.map(|marks| marks.links.map_or(0, |links| links.lower_names(attr.nlink)));
             let swept = match names {
-                Ok(0) if attr.nlink <= 1 => upper.unlink(Spot { dir: upper.index(), name, node: Some(id) }),
+                Ok(names) if is_empty || (names == 0 && attr.nlink <= 1) => {
+                    upper.unlink(Spot { dir: upper.index(), name, node: Some(id) })
+                }
                 other => other.map(drop),
             };
             upper.forget(id);

@@ -61,7 +61,10 @@ fn merged_directories_change_places_and_do_not_enter_themselves() {
 
 #[test]
 fn hostile_redirects_lead_nowhere() {
-    let fixture = Fixture::new(&dir([("secret", dir([("f", file(b"x"))])), ("plain", file(b""))]));
+    let fixture = Fixture::new(&dir([
+        ("secret", dir([("f", file(b"x")), ("inner", dir([("hidden", file(b""))]))])),
+        ("plain", file(b"")),
+    ]));
     let scratch = fixture.scratch;
     drop(fixture.fs);
     let values = [
@@ -75,6 +78,7 @@ fn hostile_redirects_lead_nowhere() {
         "/plain",
         "/plain/x",
         "none",
+        "inner",
         "/a/./b",
     ];
     for (number, value) in values.iter().enumerate() {
@@ -95,7 +99,7 @@ fn hostile_redirects_lead_nowhere() {
         fixture.fs.unlink(fixture.ino("secret/moved"), name("own")).unwrap();
         fixture.fs.rmdir(fixture.ino("secret"), name("moved")).unwrap();
     }
-    assert_eq!(fixture.names("secret"), ["f"]);
+    assert_eq!(fixture.names("secret"), ["f", "inner"]);
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn linked() -> Fixture {
     let ino = fixture.ino("a");
     fixture.fs.write(ROOT, ino, 0, b"new", false).unwrap();
     fixture.fs.forget(ino, 1);
+    fixture.create(ROOT, "", "other", 0o644);
     fixture
 }
 
@@ -126,6 +127,18 @@ fn a_crash_between_the_names_of_a_file_leaves_them_one_file() {
     rustix::fs::setxattr(&copy, "user.fim.links", note.as_bytes(), rustix::fs::XattrFlags::empty()).unwrap();
     let _swept = fixture.remounted();
     assert_eq!(fs::read_dir(&index).unwrap().count(), 0, "the next start sweeps it");
+}
+
+#[test]
+fn changes_that_are_thrown_away_are_gone_under_every_name() {
+    let fixture = linked();
+    for path in ["a", "other"] {
+        fs::remove_file(fixture.upper(path)).unwrap();
+    }
+    let fixture = fixture.remounted();
+    for path in ["a", "d/b", "e/c"] {
+        assert_eq!(fixture.fs.read(fixture.ino(path), 0, 9).unwrap().contiguous().as_ref(), b"old");
+    }
 }
 
 #[test]
