@@ -4,7 +4,7 @@ use super::{
     Overlay,
     copy_up::Keep,
     marks::CAPABILITY,
-    node::{Node, Origin},
+    node::{Contents, Node, Origin},
 };
 use crate::{
     sync::Arc,
@@ -24,11 +24,15 @@ impl Overlay {
 
     /// Attributes of `node` as programs see them.
     pub(super) fn attr_of(&self, node: &Node) -> Result<Attr> {
-        let attr = match node.origin()? {
-            Origin::Upper(id) => self.upper()?.attr(id)?,
-            Origin::Lower(lower) => self.stack.layer(lower.layer)?.attr(lower.node)?,
-        };
-        Ok(self.finish_attr(node, attr))
+        Ok(self.finish_attr(node, self.attr_at(node.origin()?)?))
+    }
+
+    /// Attributes of one object as it is.
+    pub(super) fn attr_at(&self, origin: Origin) -> Result<Attr> {
+        match origin {
+            Origin::Upper(id) => self.upper()?.attr(id),
+            Origin::Lower(lower) => self.stack.layer(lower.layer)?.attr(lower.node),
+        }
     }
 
     /// Turns the attributes of the object behind `node` into those that programs see.
@@ -45,10 +49,17 @@ impl Overlay {
             };
         } else if state.upper.is_some() {
             attr.nlink += state.lower_names;
+            attr.nlink = attr.nlink.saturating_sub(u32::from(state.indexed.is_some()));
         } else {
             attr.nlink = state.lower_names;
         }
+        let contents = state.contents;
         drop(state);
+        if let Contents::Below(lower) = contents
+            && let Ok(below) = self.attr_at(Origin::Lower(lower))
+        {
+            attr.blocks = below.blocks;
+        }
         self.shown(attr)
     }
 
@@ -59,7 +70,7 @@ impl Overlay {
         let keep = match changes.size {
             Some(_) if node.is_dir() => return Err(Error::new(Errno::EISDIR, "truncate")),
             Some(size) => Keep::First(size),
-            None => Keep::All,
+            None => Keep::Attributes,
         };
         let changes = self.without_squashed(&node, changes)?;
         if (SetAttr { ctime: None, ..changes }) == SetAttr::default() {
@@ -95,10 +106,7 @@ impl Overlay {
         let mut changes = *changes;
         if self.options.squash.is_some() && (changes.uid.is_some() || changes.gid.is_some()) {
             let shown = self.attr_of(node)?;
-            let real = match node.origin()? {
-                Origin::Upper(id) => self.upper()?.attr(id)?,
-                Origin::Lower(lower) => self.stack.layer(lower.layer)?.attr(lower.node)?,
-            };
+            let real = self.attr_at(node.origin()?)?;
             changes.uid = changes.uid.filter(|uid| shown.uid != *uid || real.uid == *uid);
             changes.gid = changes.gid.filter(|gid| shown.gid != *gid || real.gid == *gid);
         }

@@ -2,11 +2,18 @@
 //!
 //! An object is made in the work directory with everything it has, brought to stable storage, and then renamed to its
 //! place: whatever happens, the place shows the old object or the whole new one. Directories above it come first.
+//!
+//! Where only attributes change a large file is copied without its data: as a hole of the right length with a mark.
+//! The data come at the first change of theirs, into the hole. Until the mark goes they are read from the layer.
+
+use std::os::fd::AsFd as _;
 
 use super::{
     Overlay,
-    marks::{ORIGIN, is_private},
-    node::{LowerRef, Node, Object, Origin},
+    links::{LINKS, Links},
+    marks::{METACOPY, METACOPY_TRUSTED, ORIGIN, is_private},
+    node::{Contents, LowerRef, Node, Object, Origin, State},
+    stack::lower_ino,
 };
 use crate::{
     sync::{Arc, atomic::Ordering},
@@ -25,13 +32,24 @@ const SMALLEST_SPARSE: u64 = 64 * 1024;
 /// How often a copy-up looks for another name because the one it was for has gone.
 const NAMES: usize = 64;
 
-/// How much of the contents a copy-up needs to bring along.
+/// How much of the data a copy-up needs to bring along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keep {
+    /// None: only attributes are about to change. Short files come whole all the same.
+    Attributes,
     /// All of it.
     All,
     /// The first so many bytes: the rest is about to be truncated.
     First(u64),
+}
+
+/// What a copy-up makes.
+struct Plan {
+    keep: Keep,
+    /// Where the data are afterwards.
+    contents: Contents,
+    /// For a file with several names.
+    links: Option<Links>,
 }
 
 /// An object in the work directory. Removed again unless it has been published.
@@ -81,7 +99,7 @@ impl Overlay {
 
     /// The upper object of `node`, which is copied up if it has none.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
-        if let Some(id) = node.upper() {
+        if let Some(id) = node.state.lock().has(keep) {
             return Ok(id);
         }
         self.upper()?;
@@ -102,17 +120,33 @@ impl Overlay {
     /// Copies `node` up, whose parent is in the upper.
     fn copy_one_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
         let _copy_up = node.copy_up.lock();
+        if let Some(id) = node.state.lock().has(keep) {
+            return Ok(id);
+        }
         let lower = match node.origin()? {
-            Origin::Upper(id) => return Ok(id),
+            Origin::Upper(id) => return self.bring_data(node, id, keep).map(|()| id),
             Origin::Lower(lower) => lower,
         };
         let layer = self.stack.layer(lower.layer)?;
         let attr = layer.attr(lower.node)?;
-        let staged = self.stage_copy(node, &*layer, lower, &attr, keep)?;
+        let without_data = attr.kind == FileKind::Regular
+            && keep == Keep::Attributes
+            && attr.size >= self.options.smallest_without_data.max(1);
+        let contents = match node.state.lock().contents {
+            _ if !without_data => Contents::Own,
+            Contents::Own => Contents::Below(lower),
+            known => known,
+        };
+        // Files with several names go into the index; other objects can have no note of it.
+        let names = node.state.lock().lower_names;
+        let links =
+            (attr.kind == FileKind::Regular && names > 1).then(|| Links::of_lower(lower, &attr, names));
+        let plan = Plan { keep, contents, links };
+        let staged = self.stage_copy(node, &*layer, lower, &attr, &plan)?;
         // From here on whoever sees the object under its new name finds this node.
         self.table.register(Object::upper(staged.id), node);
         let id = staged.id;
-        let published = self.publish(node, staged);
+        let published = self.publish(node, staged, plan);
         if published.is_err() {
             self.table.unregister(Object::upper(id), node);
         } else if node.is_dir() {
@@ -129,7 +163,7 @@ impl Overlay {
         layer: &dyn Layer,
         lower: LowerRef,
         attr: &Attr,
-        keep: Keep,
+        plan: &Plan,
     ) -> Result<Staged<'_>> {
         let target;
         let kind = match attr.kind {
@@ -148,45 +182,99 @@ impl Overlay {
         // Attributes of an own file can only be set while it may be written.
         let perm = if attr.kind == FileKind::Directory { 0o700 } else { 0o600 };
         let staged = self.stage(&NewObject { kind, perm, uid: shown.uid, gid: shown.gid })?;
+        let upper = self.upper()?;
+        let is_whole = plan.contents == Contents::Own;
         if attr.kind == FileKind::Regular {
-            self.copy_contents(layer, lower.node, staged.id, attr.size, keep)?;
+            if is_whole {
+                self.copy_data(node, staged.id, attr.size, plan.keep)?;
+            } else {
+                upper.set_xattr(staged.id, METACOPY, b"", XattrFlags::empty())?;
+                upper.set_attr(staged.id, &SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
+            }
         }
         self.copy_xattrs(layer, lower.node, staged.id)?;
-        let upper = self.upper()?;
         // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
-        if attr.kind == FileKind::Regular && attr.nlink == 1 && !node.state.lock().rebased {
-            let ino = node.ino.get().to_le_bytes();
-            upper.set_xattr(staged.id, ORIGIN, &ino, XattrFlags::empty())?;
-            node.state.lock().has_origin = true;
-        }
-        let changes = SetAttr {
-            perm: (attr.kind != FileKind::Symlink).then_some(attr.perm),
-            atime: Some(SetTime::At(attr.atime)),
-            mtime: Some(SetTime::At(attr.mtime)),
-            ..SetAttr::default()
+        let (rebased, lowest) = {
+            let state = node.state.lock();
+            (state.rebased, state.lowers.as_slice().last().copied().unwrap_or(lower))
         };
+        let origin = match () {
+            () if attr.kind != FileKind::Regular => None,
+            () if attr.nlink == 1 && !rebased => Some(node.ino.get()),
+            // Under its other names it is found by the lower file, and has the number of that.
+            () if plan.links.is_some() && rebased => {
+                lower_ino(lowest.layer, self.stack.layer(lowest.layer)?.attr(lowest.node)?.ino)
+            }
+            () => plan.links.as_ref().map(|_| node.ino.get()),
+        };
+        if let Some(ino) = origin {
+            upper.set_xattr(staged.id, ORIGIN, &ino.to_le_bytes(), XattrFlags::empty())?;
+            node.state.lock().has_origin = ino == node.ino.get();
+        }
+        if let Some(links) = &plan.links {
+            upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
+        }
+        let changes =
+            SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(attr.perm), ..times_of(attr) };
         upper.set_attr(staged.id, &changes)?;
-        if attr.kind == FileKind::Regular && !self.options.volatile {
+        // Without data there is nothing that could come after the name.
+        if attr.kind == FileKind::Regular && is_whole && !self.options.volatile {
             upper.sync(staged.id, false)?;
         }
         Ok(staged)
     }
 
-    /// Copies contents in large pieces; holes stay holes.
-    fn copy_contents(
-        &self,
-        layer: &dyn Layer,
-        from: NodeId,
-        to: NodeId,
-        size: u64,
-        keep: Keep,
-    ) -> Result<()> {
+    /// Fills the hole of a file that was copied up without its data.
+    fn bring_data(&self, node: &Arc<Node>, id: NodeId, keep: Keep) -> Result<()> {
         let upper = self.upper()?;
-        let end = match keep {
-            Keep::All => size,
-            Keep::First(len) => size.min(len),
+        let before = upper.attr(id)?;
+        if let Keep::First(len) = keep
+            && len < before.size
+        {
+            // Truncated while the data are still below: what is left of them is right at once.
+            upper.set_attr(id, &SetAttr { size: Some(len), ..SetAttr::default() })?;
+        }
+        self.copy_data(node, id, before.size, keep)?;
+        upper.set_attr(id, &times_of(&before))?;
+        if !self.options.volatile {
+            upper.sync(id, false)?;
+        }
+        for mark in [METACOPY_TRUSTED, METACOPY] {
+            match upper.remove_xattr(id, mark) {
+                Err(error) if !matches!(error.errno(), Errno::ENODATA | Errno::EPERM) => return Err(error),
+                _ => {}
+            }
+        }
+        node.state.lock().contents = Contents::Own;
+        Ok(())
+    }
+
+    /// Copies the data of a file of `size` bytes to the upper object `to`.
+    fn copy_data(&self, node: &Node, to: NodeId, size: u64, keep: Keep) -> Result<()> {
+        if keep == Keep::First(0) {
+            return Ok(());
+        }
+        let Origin::Lower(from) = node.data()? else {
+            return Err(Error::new(Errno::EIO, "copy up data that are in the upper"));
         };
+        let layer = self.stack.layer(from.layer)?;
+        let wanted = match keep {
+            Keep::First(len) => size.min(len),
+            Keep::All | Keep::Attributes => size,
+        };
+        let there = layer.attr(from.node)?.size;
+        self.copy_contents(&*layer, from.node, to, there, there.min(wanted))?;
+        if there < wanted {
+            self.upper()?.set_attr(to, &SetAttr { size: Some(wanted), ..SetAttr::default() })?;
+        }
+        Ok(())
+    }
+
+    /// Copies the first `end` of `size` bytes in large pieces; holes stay holes.
+    fn copy_contents(&self, layer: &dyn Layer, from: NodeId, to: NodeId, size: u64, end: u64) -> Result<()> {
+        let upper = self.upper()?;
         let sparse = size >= SMALLEST_SPARSE;
+        let mut file = layer.host_file(from)?;
         let mut offset = 0;
         let mut written = 0;
         while offset < end {
@@ -200,6 +288,17 @@ impl Overlay {
                 stop = layer.seek(from, offset, SeekWhence::Hole)?.min(end);
             }
             while offset < stop {
+                if let Some(from) = &file {
+                    match upper.copy_from((from.as_fd(), offset), (to, offset), stop - offset) {
+                        Ok(copied) if copied > 0 => {
+                            offset += copied;
+                            written = offset;
+                            continue;
+                        }
+                        Err(error) if !is_unable(error.errno()) => return Err(error),
+                        _ => file = None,
+                    }
+                }
                 let len = usize::try_from(stop - offset).map_or(CHUNK, |left| left.min(CHUNK));
                 let data = layer.read(from, offset, len)?;
                 if data.is_empty() {
@@ -238,9 +337,34 @@ impl Overlay {
         Ok(())
     }
 
-    /// Renames a staged copy to one of the node's names, or leaves it without a name where the node has none.
-    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>) -> Result<NodeId> {
+    /// Puts a staged copy into the index, from where all names of the file show it, and gives it the name `to`.
+    fn publish_in_index(
+        &self,
+        state: &mut State,
+        staged: Staged<'_>,
+        links: Links,
+        to: Spot<'_>,
+    ) -> Result<NodeId> {
         let upper = self.upper()?;
+        let key = links.key();
+        let indexed = Spot { dir: upper.index(), name: Name::new(&key)?, node: None };
+        // What is there is the copy of something that is no longer there.
+        upper.rename(staged.spot()?, indexed, RenameMode::Replace)?;
+        let id = staged.published();
+        state.indexed = Some(links);
+        let named = self.name_in_upper(state, id, (to.dir, to.name));
+        named.inspect_err(|_| {
+            state.indexed = None;
+            let _ = upper.unlink(Spot { node: Some(id), ..indexed });
+            upper.forget(id);
+        })?;
+        Ok(id)
+    }
+
+    /// Renames a staged copy to one of the node's names, or leaves it without a name where the node has none.
+    fn publish(&self, node: &Arc<Node>, staged: Staged<'_>, plan: Plan) -> Result<NodeId> {
+        let upper = self.upper()?;
+        let Plan { contents, links, .. } = plan;
         for _ in 0..NAMES {
             let link = node.state.lock().links.first().cloned();
             let Some(link) = link else {
@@ -255,7 +379,7 @@ impl Overlay {
                     upper.unlink(spot)?;
                 }
                 let id = staged.published();
-                state.upper = Some(id);
+                (state.upper, state.contents) = (Some(id), contents);
                 return Ok(id);
             };
             let dir = self.copy_up(&link.parent, Keep::All)?;
@@ -265,10 +389,16 @@ impl Overlay {
             if state.link_position(&link.parent, name).is_none() {
                 continue;
             }
-            upper.rename(staged.spot()?, Spot { dir, name, node: None }, RenameMode::New)?;
-            let id = staged.published();
-            state.upper = Some(id);
-            state.lower_names = state.lower_names.saturating_sub(1);
+            let to = Spot { dir, name, node: None };
+            let id = match links {
+                None => {
+                    upper.rename(staged.spot()?, to, RenameMode::New)?;
+                    state.lower_names = state.lower_names.saturating_sub(1);
+                    staged.published()
+                }
+                Some(links) => self.publish_in_index(&mut state, staged, links, to)?,
+            };
+            (state.upper, state.contents) = (Some(id), contents);
             link.parent.directory()?.published.fetch_add(1, Ordering::SeqCst);
             let links = state.links.clone();
             drop(state);
@@ -276,14 +406,27 @@ impl Overlay {
                 self.index_change(&link.parent, Name::new(&link.name)?, node);
             }
             // The entry is not new: the directory's times stay. It is no loss where that fails.
-            let times = SetAttr {
-                atime: Some(SetTime::At(before.atime)),
-                mtime: Some(SetTime::At(before.mtime)),
-                ..SetAttr::default()
-            };
-            let _ = upper.set_attr(dir, &times);
+            let _ = upper.set_attr(dir, &times_of(&before));
             return Ok(id);
         }
         Err(Error::new(Errno::EIO, "publish a copy-up"))
+    }
+}
+
+/// Whether the kernel cannot copy between two files that can be read and written all the same.
+const fn is_unable(errno: Errno) -> bool {
+    matches!(errno, Errno::EXDEV | Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EPERM)
+}
+
+/// The change that gives an object the times of `attr` back.
+pub(super) fn times_of(attr: &Attr) -> SetAttr {
+    let (atime, mtime) = (Some(SetTime::At(attr.atime)), Some(SetTime::At(attr.mtime)));
+    SetAttr { atime, mtime, ..SetAttr::default() }
+}
+
+impl State {
+    /// The object in the upper, if it has already what is to be kept.
+    fn has(&self, keep: Keep) -> Option<NodeId> {
+        self.upper.filter(|_| keep == Keep::Attributes || self.contents == Contents::Own)
     }
 }

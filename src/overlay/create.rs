@@ -3,8 +3,9 @@
 use super::{
     Overlay,
     copy_up::Keep,
-    marks::{OPAQUE, YES},
-    node::{Lowers, Node},
+    marks::{ACL, DEFAULT_ACL, OPAQUE, YES},
+    node::Node,
+    stack::Found,
 };
 use crate::{
     sync::{
@@ -13,7 +14,7 @@ use crate::{
     },
     vfs::{
         Attr, Caller, DeviceId, Entry, Errno, Error, FileKind, Ino, Name, NewKind, NewObject, NodeId,
-        RenameMode, Result, Spot, XattrFlags,
+        RenameMode, Result, SetAttr, Spot, XattrFlags,
     },
 };
 
@@ -118,6 +119,7 @@ impl Overlay {
     fn replace_whiteout(&self, dir: NodeId, name: Name<'_>, new: &NewObject<'_>) -> Result<(NodeId, Attr)> {
         let upper = self.upper()?;
         let staged = self.stage(new)?;
+        self.hand_acl_down(dir, staged.id, new)?;
         let to = Spot { dir, name, node: None };
         if matches!(new.kind, NewKind::Directory) {
             upper.set_xattr(staged.id, OPAQUE, YES, XattrFlags::empty())?;
@@ -132,11 +134,27 @@ impl Overlay {
         Ok((id, attr))
     }
 
+    /// Gives a staged object the access control list that its directory hands down, as the host does where an object is
+    /// made at its place.
+    fn hand_acl_down(&self, dir: NodeId, id: NodeId, new: &NewObject<'_>) -> Result<()> {
+        let upper = self.upper()?;
+        if matches!(new.kind, NewKind::Symlink(_)) {
+            return Ok(());
+        }
+        let Some(acl) = upper.xattr(dir, DEFAULT_ACL)? else { return Ok(()) };
+        upper.set_xattr(id, ACL, &acl, XattrFlags::empty())?;
+        if matches!(new.kind, NewKind::Directory) {
+            upper.set_xattr(id, DEFAULT_ACL, &acl, XattrFlags::empty())?;
+        }
+        upper.set_attr(id, &SetAttr { perm: Some(new.perm), ..SetAttr::default() })
+    }
+
     /// Makes the upper object `id`, just made as `name` in `dir`, known.
     fn enter(&self, dir: &Arc<Node>, name: Name<'_>, id: NodeId, attr: Attr) -> Result<Entry> {
-        let found = self.stack.found(attr, Some(id), Lowers::None, None);
+        let mut found = Found::new(&self.stack, attr);
+        found.upper = Some(id);
         let ino = super::stack::upper_ino(attr.ino).map(Ino::new);
-        let node = self.table.obtain(found, ino, 0)?;
+        let node = self.table.obtain(found, ino, (0, None))?;
         self.table.add_link(&node, dir, name);
         if let Some(made) = &node.dir {
             made.made_empty();

@@ -33,10 +33,19 @@ impl Overlay {
     }
 
     fn read_node(&self, node: &Node, offset: u64, len: usize) -> Result<Data> {
-        match node.origin()? {
-            Origin::Upper(id) => self.upper()?.read(id, offset, len),
-            Origin::Lower(lower) => self.stack.layer(lower.layer)?.read(lower.node, offset, len),
+        let data = node.data()?;
+        let lower = match data {
+            Origin::Upper(id) => return self.upper()?.read(id, offset, len),
+            Origin::Lower(lower) => lower,
+        };
+        let mut len = len;
+        let origin = node.origin()?;
+        if origin != data {
+            // The file may have become shorter than its data.
+            let left = self.attr_at(origin)?.size.saturating_sub(offset);
+            len = usize::try_from(left).map_or(len, |left| left.min(len));
         }
+        self.stack.layer(lower.layer)?.read(lower.node, offset, len)
     }
 
     pub(super) fn do_write(&self, ino: Ino, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
@@ -73,7 +82,7 @@ impl Overlay {
 
     pub(super) fn do_seek(&self, ino: Ino, offset: u64, whence: SeekWhence) -> Result<u64> {
         let _topology = self.topology.read();
-        match self.regular(ino)?.origin()? {
+        match self.regular(ino)?.data()? {
             Origin::Upper(id) => self.upper()?.seek(id, offset, whence),
             Origin::Lower(lower) => self.stack.layer(lower.layer)?.seek(lower.node, offset, whence),
         }
@@ -91,7 +100,7 @@ impl Overlay {
         let (source, target) = (self.regular(from)?, self.regular(to)?);
         let target_id = self.copy_up(&target, Keep::All)?;
         let upper = self.upper()?;
-        let in_kernel = match source.origin()? {
+        let in_kernel = match source.data()? {
             Origin::Upper(source_id) => {
                 match upper.copy_range((source_id, from_offset), (target_id, to_offset), len) {
                     Err(error)

@@ -10,16 +10,16 @@ use smallvec::SmallVec;
 
 use super::{
     Overlay,
-    marks::{IMPURE, OPAQUE, OPAQUE_TRUSTED},
+    copy_up::times_of,
+    marks::{IMPURE, IMPURE_TRUSTED, Marks, OPAQUE, OPAQUE_TRUSTED},
     merge::pack,
-    node::{LowerRef, Node, Object},
-    stack::is_opaque,
+    node::{Contents, LowerRef, Node, Object},
 };
 use crate::{
     sync::{Arc, RwLockWriteGuard},
     vfs::{
-        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr,
-        SetTime, Spot, Upper,
+        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result, Spot,
+        Upper,
     },
 };
 
@@ -65,6 +65,7 @@ impl Overlay {
     pub fn freeze(&self) -> Result<FreezeGuard<'_>> {
         let upper = self.upper()?;
         let gate = self.gate.write();
+        self.name_all_in_upper()?;
         if !self.options.volatile {
             upper.sync_all()?;
         }
@@ -88,7 +89,9 @@ impl Overlay {
             for step in moves {
                 self.carry_out(step);
             }
-            self.empty_upper(guard.upper)?
+            let heap = self.empty_upper(guard.upper)?;
+            self.empty_index(&**guard.upper)?;
+            heap
         };
         let upper = guard.upper;
         drop(guard);
@@ -105,7 +108,7 @@ impl Overlay {
             let Some(path) = path_of(&node) else { continue };
             match find_path(added, &path) {
                 Ok((id, attr)) if attr.kind == node.kind => {
-                    let opaque = node.is_dir() && is_opaque(&**upper, from)?;
+                    let opaque = node.is_dir() && Marks::read(&**upper, from, node.kind)?.opaque;
                     let to = LowerRef { layer: number, node: id };
                     moves.push(Move { node, from, to, attr, opaque });
                 }
@@ -135,7 +138,7 @@ impl Overlay {
             let mut state = node.state.lock();
             let mut lowers: SmallVec<[LowerRef; 4]> = SmallVec::from_slice(&[to]);
             let old = std::mem::take(&mut state.lowers);
-            if node.is_dir() && !opaque {
+            if (node.is_dir() && !opaque) || state.contents != Contents::Own {
                 lowers.extend_from_slice(old.as_slice());
             } else {
                 given_up.extend(old.as_slice().iter().copied().map(Object::lower));
@@ -143,7 +146,10 @@ impl Overlay {
             state.lowers = pack(&lowers);
             state.lower_names = if node.is_dir() { 0 } else { attr.nlink };
             state.has_origin = false;
+            state.indexed = None;
             state.rebased = true;
+            // It is the layer's now, and found by the name that it has there.
+            state.redirect = None;
             if !is_root {
                 state.upper = None;
                 given_up.push(Object::upper(from));
@@ -179,17 +185,12 @@ impl Overlay {
             upper.rename(from, Spot { dir: heap, name, node: None }, RenameMode::New)?;
         }
         upper.forget(heap);
-        for mark in [OPAQUE, OPAQUE_TRUSTED, IMPURE] {
+        for mark in [OPAQUE, OPAQUE_TRUSTED, IMPURE, IMPURE_TRUSTED] {
             // Not set, most of the time.
             let _ = upper.remove_xattr(upper.root(), mark);
         }
         // For programs the root has not changed.
-        let times = SetAttr {
-            atime: Some(SetTime::At(before.atime)),
-            mtime: Some(SetTime::At(before.mtime)),
-            ..SetAttr::default()
-        };
-        upper.set_attr(upper.root(), &times)?;
+        upper.set_attr(upper.root(), &times_of(&before))?;
         if !self.options.volatile {
             upper.sync(upper.root(), false)?;
         }

@@ -1,9 +1,37 @@
 //! Hard links.
 
-use super::{Overlay, copy_up::Keep, create::Vacancy};
-use crate::vfs::{Entry, Errno, Error, Ino, Name, RenameMode, Result, Spot};
+use super::{
+    Overlay,
+    copy_up::Keep,
+    create::Vacancy,
+    node::{Contents, Node},
+    redirect::is_path,
+};
+use crate::{
+    sync::Arc,
+    vfs::{Entry, Errno, Error, Ino, Name, NodeId, RenameMode, Result, Spot},
+};
 
 impl Overlay {
+    /// Makes sure that a file finds its data under whatever name.
+    fn keep_data(&self, node: &Arc<Node>, id: NodeId) -> Result<()> {
+        let link = {
+            let state = node.state.lock();
+            if state.contents == Contents::Own || state.redirect.as_deref().is_some_and(is_path) {
+                return Ok(());
+            }
+            state.links.first().cloned().zip(Some(state.redirect.clone()))
+        };
+        let path = link.and_then(|(link, redirect)| {
+            self.path_below(&link.parent, redirect.as_deref().unwrap_or(&link.name))
+        });
+        if path.is_some_and(|path| self.redirect(node, id, &path).is_ok()) {
+            return Ok(());
+        }
+        // No path can be noted: it gets them.
+        self.copy_up(node, Keep::All).map(drop)
+    }
+
     pub(super) fn do_link(&self, ino: Ino, parent: Ino, name: Name<'_>) -> Result<Entry> {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
@@ -19,15 +47,19 @@ impl Overlay {
         let free = dir.directory()?.lock.read();
         self.vacancy(&dir, name)?;
         drop(free);
-        self.copy_up(&node, Keep::All)?;
+        self.copy_up(&node, Keep::Attributes)?;
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
         self.check_not_removed(&dir)?;
         let vacancy = self.vacancy(&dir, name)?;
-        let id = self.copy_up(&node, Keep::All)?;
+        let id = self.copy_up(&node, Keep::Attributes)?;
+        self.keep_data(&node, id)?;
         let dir_id = self.copy_up(&dir, Keep::All)?;
         self.note_impure(&node, &dir, dir_id)?;
         let upper = self.upper()?;
+        // Nobody else may change how the names are counted until the new one is there.
+        let mut state = node.state.lock();
+        self.count_upper_names(&mut state)?;
         match vacancy {
             Vacancy::Free => upper.link(id, dir_id, name)?,
             Vacancy::Whiteout => {
@@ -40,6 +72,7 @@ impl Overlay {
                 })?;
             }
         }
+        drop(state);
         if !node.refs.try_retain() {
             return Err(Error::new(Errno::ESTALE, "make a hard link"));
         }

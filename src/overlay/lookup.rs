@@ -1,17 +1,14 @@
-//! From a name to a node.
-
-use smallvec::SmallVec;
+//! From a name to a node. What the name is made of is found in `find.rs`.
 
 use super::{
     Overlay,
-    marks::{IMPURE, ORIGIN, YES},
-    merge::{Seen, Walk, pack},
-    node::{Directory, LowerRef, Lowers, Node},
-    stack::{Found, is_opaque, lower_ino, upper_ino},
+    marks::{IMPURE, IMPURE_TRUSTED, YES},
+    node::{Directory, Node},
+    stack::{Found, upper_ino},
 };
 use crate::{
     sync::{Arc, atomic::Ordering},
-    vfs::{Attr, Entry, Errno, Error, FileKind, Ino, Lookup, Name, NodeId, Result},
+    vfs::{Entry, Errno, Error, FileKind, Ino, Lookup, Name, Result},
 };
 
 /// Whether an upper directory is marked as impure has not been asked yet.
@@ -49,11 +46,12 @@ impl Overlay {
         find: impl Fn() -> Result<Option<Found<'a>>>,
     ) -> Result<Option<Entry>> {
         let published = &dir.directory()?.published;
+        let now = || (published.load(Ordering::SeqCst), self.copies.load(Ordering::SeqCst));
         loop {
-            let before = published.load(Ordering::SeqCst);
+            let before = now();
             let Some(found) = find()? else { return Ok(None) };
             let entry = self.resolve(dir, name, found)?;
-            if published.load(Ordering::SeqCst) == before {
+            if now() == before {
                 return Ok(Some(entry));
             }
             // What was found below may be in the upper now, and the node of that forgotten already.
@@ -81,12 +79,13 @@ impl Overlay {
     /// The node of `name` in `dir` for the time of an operation.
     pub(super) fn target(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Target<'_>>> {
         let published = &dir.directory()?.published;
+        let now = || (published.load(Ordering::SeqCst), self.copies.load(Ordering::SeqCst));
         loop {
-            let before = published.load(Ordering::SeqCst);
+            let before = now();
             let Some(found) = self.find(dir, name)? else { return Ok(None) };
             let node = self.obtain(dir, name, found)?;
             let target = Target { overlay: self, node };
-            if published.load(Ordering::SeqCst) == before {
+            if now() == before {
                 return Ok(Some(target));
             }
         }
@@ -97,75 +96,13 @@ impl Overlay {
         let node = match known {
             Some(node) => node,
             None => {
-                let lower_names = if found.upper.is_none() { found.attr.nlink } else { 0 };
-                let ino = self.choose_ino(dir, &found)?;
-                self.table.obtain(found, ino, lower_names)?
+                let found = self.find_copy(found)?;
+                let (ino, names) = (choose_ino(&found), self.count_names(&found)?);
+                self.table.obtain(found, ino, names)?
             }
         };
         self.table.add_link(&node, dir, name);
         Ok(node)
-    }
-
-    /// Finds what `name` in `dir` is made of.
-    pub(super) fn find(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Found<'_>>> {
-        let (dir_upper, dir_lowers) = dir.parts();
-        let mut walk = Walk::default();
-        let mut found: Option<(Attr, Option<NodeId>)> = None;
-        if let (Some(upper), Some(dir_upper)) = (self.stack.upper(), dir_upper)
-            && let Some((node, attr)) = upper.lookup(dir_upper, name)?
-        {
-            let held = self.stack.found(attr, Some(node), Lowers::None, None);
-            let below = !dir_lowers.is_empty();
-            let step = walk.step(Seen::new(&attr, || Ok::<_, Error>(below && is_opaque(&**upper, node)?))?);
-            if step.stop {
-                return Ok(step.take.then_some(held));
-            }
-            let _ = held.take();
-            found = Some((attr, Some(node)));
-        }
-        self.find_below(&dir_lowers, name, walk, found)
-    }
-
-    /// Goes on with the layers.
-    fn find_below(
-        &self,
-        dir_lowers: &Lowers,
-        name: Name<'_>,
-        mut walk: Walk,
-        above: Option<(Attr, Option<NodeId>)>,
-    ) -> Result<Option<Found<'_>>> {
-        let mut lowers: SmallVec<[LowerRef; 4]> = SmallVec::new();
-        let mut top = above;
-        let mut ino = None;
-        let mut result = Ok(());
-        for (index, dir) in dir_lowers.as_slice().iter().enumerate() {
-            let mut visit = || -> Result<bool> {
-                let layer = self.stack.layer(dir.layer)?;
-                let Some((node, attr)) = layer.lookup(dir.node, name)? else { return Ok(false) };
-                let last = index + 1 == dir_lowers.as_slice().len();
-                let seen = Seen::new(&attr, || Ok::<_, Error>(!last && is_opaque(&*layer, node)?));
-                let step = seen.map(|seen| walk.step(seen));
-                if matches!(&step, Ok(step) if step.take) {
-                    lowers.push(LowerRef { layer: dir.layer, node });
-                    // The lowest one decides: a directory keeps its number when a layer is added on top.
-                    ino = lower_ino(dir.layer, attr.ino);
-                    top.get_or_insert((attr, None));
-                } else {
-                    layer.forget(node);
-                }
-                step.map(|step| step.stop)
-            };
-            match visit() {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        let found = top.map(|(attr, upper)| self.stack.found(attr, upper, pack(&lowers), ino));
-        result.map(|()| found)
     }
 
     /// Whether a layer below `dir` has `name`, so that a deleted name needs a whiteout.
@@ -181,22 +118,6 @@ impl Overlay {
         Ok(false)
     }
 
-    /// The inode number of what was found in `dir`; `None` where a private one is needed.
-    pub(super) fn choose_ino(&self, dir: &Arc<Node>, found: &Found<'_>) -> Result<Option<Ino>> {
-        let Some(node) = found.upper else { return Ok(found.lower_ino.map(Ino::new)) };
-        if found.attr.kind == FileKind::Directory {
-            return Ok(found.lower_ino.or(upper_ino(found.attr.ino)).map(Ino::new));
-        }
-        if found.attr.kind == FileKind::Regular
-            && self.may_have_origins(dir)?
-            && let Some(value) = self.upper()?.xattr(node, ORIGIN)?
-            && let Ok(bytes) = <[u8; 8]>::try_from(value.as_slice())
-        {
-            return Ok(Some(Ino::new(u64::from_le_bytes(bytes))).filter(|ino| *ino > Ino::ROOT));
-        }
-        Ok(upper_ino(found.attr.ino).map(Ino::new))
-    }
-
     /// Whether entries of `dir` may have been copied up.
     pub(super) fn may_have_origins(&self, dir: &Arc<Node>) -> Result<bool> {
         let (upper, lowers) = dir.parts();
@@ -207,7 +128,8 @@ impl Overlay {
         let impure = &dir.directory()?.impure;
         Ok(match impure.load(Ordering::Relaxed) {
             IMPURE_UNKNOWN => {
-                let marked = self.upper()?.xattr(upper, IMPURE)?.as_deref() == Some(YES);
+                let marked = |name| Ok::<_, Error>(self.upper()?.xattr(upper, name)?.as_deref() == Some(YES));
+                let marked = marked(IMPURE)? || marked(IMPURE_TRUSTED)?;
                 impure.store(if marked { IMPURE_YES } else { IMPURE_NO }, Ordering::Relaxed);
                 marked
             }
@@ -239,6 +161,18 @@ impl Overlay {
             self.table.release(&self.stack, &node, count);
         }
     }
+}
+
+/// The inode number of what was found; `None` where a private one is needed.
+pub(super) fn choose_ino(found: &Found<'_>) -> Option<Ino> {
+    if found.upper.is_none() {
+        return found.lower_ino.map(Ino::new);
+    }
+    let of_layer = match found.attr.kind {
+        FileKind::Directory => found.lower_ino.map(Ino::new),
+        _ => found.marks.origin,
+    };
+    of_layer.or_else(|| upper_ino(found.attr.ino).map(Ino::new))
 }
 
 impl Directory {

@@ -1,4 +1,11 @@
 //! Extended attributes that mean something to the overlay. Programs neither see nor set them.
+//!
+//! Names and values are those of kernel overlayfs with `userxattr`. A kernel that mounts an upper with redirects or
+//! files without data in that way does not follow them: it refuses the object with `EPERM` rather than showing half of it. What the
+//! kernel wrote for root (`trusted.`) is understood.
+
+use super::links::{LINKS, Links};
+use crate::vfs::{FileKind, Ino, Layer, NodeId, Result};
 
 /// "Nothing below this directory shows", as everybody who may write an upper can set it.
 pub(super) const OPAQUE: &[u8] = b"user.overlay.opaque";
@@ -6,17 +13,84 @@ pub(super) const OPAQUE: &[u8] = b"user.overlay.opaque";
 /// The same, as kernel overlayfs sets it for root.
 pub(super) const OPAQUE_TRUSTED: &[u8] = b"trusted.overlay.opaque";
 
+/// "What is below this directory is there under another name": the path in the merged layers below (`/a/b`), or the
+/// name in the same directory (`b`).
+pub(super) const REDIRECT: &[u8] = b"user.overlay.redirect";
+
+/// The same, as kernel overlayfs sets it for root.
+const REDIRECT_TRUSTED: &[u8] = b"trusted.overlay.redirect";
+
+/// "This file has attributes and length alone: its data are those of the file below it", or of the one to which its
+/// [`REDIRECT`] leads.
+pub(super) const METACOPY: &[u8] = b"user.overlay.metacopy";
+
+/// The same, as kernel overlayfs sets it for root.
+pub(super) const METACOPY_TRUSTED: &[u8] = b"trusted.overlay.metacopy";
+
 /// The value of [`OPAQUE`] and [`IMPURE`].
 pub(super) const YES: &[u8] = b"y";
 
-/// "An entry of this directory, which has nothing below it, may have been copied up": its [`ORIGIN`] must be read.
+/// "An entry of this directory, which has nothing below it, may have been copied up": its [`ORIGIN`] and its
+/// [`REDIRECT`] must be read.
 pub(super) const IMPURE: &[u8] = b"user.overlay.impure";
+
+/// The same, as kernel overlayfs sets it for root.
+pub(super) const IMPURE_TRUSTED: &[u8] = b"trusted.overlay.impure";
 
 /// The inode number that a copied-up file had before, eight bytes, little endian.
 pub(super) const ORIGIN: &[u8] = b"user.fim.origin";
 
 /// File capabilities: dropped with suid and sgid.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+/// What the marks of an object say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// Nothing below the directory shows.
+    pub(super) opaque: bool,
+    /// Where to look for what is below, as it is stored.
+    pub(super) redirect: Option<Box<[u8]>>,
+    /// The data of the file are below.
+    pub(super) metacopy: bool,
+    /// The inode number that the object had before it was copied up.
+    pub(super) origin: Option<Ino>,
+    /// The names of a file in the index.
+    pub(super) links: Option<Links>,
+}
+
+impl Marks {
+    /// Reads the marks of `node`: one question for an object that has none.
+    pub(super) fn read(layer: &(impl Layer + ?Sized), node: NodeId, kind: FileKind) -> Result<Self> {
+        let mut marks = Self::default();
+        if !matches!(kind, FileKind::Directory | FileKind::Regular) || !layer.has_xattrs() {
+            return Ok(marks);
+        }
+        for name in layer.xattr_names(node)?.iter().filter(|name| is_private(name)) {
+            let Some(value) = layer.xattr(node, name)? else { continue };
+            marks.take(name, value);
+        }
+        Ok(marks)
+    }
+
+    fn take(&mut self, name: &[u8], value: Vec<u8>) {
+        match name {
+            OPAQUE | OPAQUE_TRUSTED => self.opaque |= value == YES,
+            REDIRECT => self.redirect = Some(value.into()),
+            REDIRECT_TRUSTED if self.redirect.is_none() => self.redirect = Some(value.into()),
+            LINKS => self.links = Links::parse(&value),
+            METACOPY | METACOPY_TRUSTED => self.metacopy = true,
+            ORIGIN => {
+                let number = <[u8; 8]>::try_from(value.as_slice()).map(u64::from_le_bytes);
+                self.origin = number.ok().map(Ino::new).filter(|ino| *ino > Ino::ROOT);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The access control list of an object, and the one that a directory hands down.
+pub(super) const ACL: &[u8] = b"system.posix_acl_access";
+pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// Prefixes of attributes that are the overlay's own.
 const PRIVATE: [&[u8]; 3] = [b"user.overlay.", b"trusted.overlay.", b"user.fim."];

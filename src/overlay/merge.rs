@@ -1,6 +1,9 @@
 //! Which objects make up a name: the rules of merging, without any input or output.
 
-use super::node::{LowerRef, Lowers};
+use super::{
+    marks::Marks,
+    node::{LowerRef, Lowers},
+};
 use crate::vfs::{Attr, FileKind};
 
 /// What one place on the way down has under a name.
@@ -10,18 +13,21 @@ pub(super) enum Seen {
     Whiteout,
     /// A directory; `opaque` ends the way.
     Directory { opaque: bool },
+    /// A regular file; with `metacopy` its data are further down.
+    File { metacopy: bool },
     /// Anything else.
     Other,
 }
 
 impl Seen {
-    /// What an object with `attr` is for merging; `opaque` is only asked of directories.
-    pub(super) fn new<E>(attr: &Attr, opaque: impl FnOnce() -> Result<bool, E>) -> Result<Self, E> {
-        Ok(match attr.kind {
+    /// What an object with `attr` and `marks` is for merging.
+    pub(super) fn new(attr: &Attr, marks: &Marks) -> Self {
+        match attr.kind {
             _ if attr.is_whiteout() => Self::Whiteout,
-            FileKind::Directory => Self::Directory { opaque: opaque()? },
+            FileKind::Directory => Self::Directory { opaque: marks.opaque },
+            FileKind::Regular => Self::File { metacopy: marks.metacopy },
             _ => Self::Other,
-        })
+        }
     }
 }
 
@@ -34,23 +40,36 @@ pub(super) struct Step {
     pub(super) stop: bool,
 }
 
-/// The state of a walk from the top downwards.
+/// What a walk from the top downwards has come by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Walk {
-    has_directory: bool,
+pub(super) enum Walk {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// A directory, which goes on further down.
+    Directory,
+    /// A file without its data.
+    Attributes,
+    /// All there is.
+    Complete,
 }
 
 impl Walk {
     /// Judges the next thing that was seen.
     pub(super) fn step(&mut self, seen: Seen) -> Step {
-        match seen {
-            Seen::Whiteout => Step { take: false, stop: true },
-            Seen::Directory { opaque } => {
-                self.has_directory = true;
-                Step { take: true, stop: opaque }
+        let (state, take, stop) = match (*self, seen) {
+            (Self::Nothing | Self::Directory, Seen::Directory { opaque }) => (Self::Directory, true, opaque),
+            (Self::Nothing | Self::Attributes, Seen::File { metacopy: true }) => {
+                (Self::Attributes, true, false)
             }
-            Seen::Other => Step { take: !self.has_directory, stop: true },
-        }
+            (Self::Nothing | Self::Attributes, Seen::File { metacopy: false }) => {
+                (Self::Complete, true, true)
+            }
+            (Self::Nothing, Seen::Other) => (Self::Complete, true, true),
+            (state, _) => (state, false, true),
+        };
+        *self = state;
+        Step { take, stop }
     }
 }
 
@@ -84,10 +103,18 @@ mod tests {
     }
 
     #[test]
-    fn directories_merge_until_something_else() {
+    fn directories_merge_and_files_get_data_until_something_else() {
         const DIR: Seen = Seen::Directory { opaque: false };
         const OPAQUE: Seen = Seen::Directory { opaque: true };
-        let cases: [(&[Seen], &[usize]); 9] = [
+        const META: Seen = Seen::File { metacopy: true };
+        const FILE: Seen = Seen::File { metacopy: false };
+        let cases: [(&[Seen], &[usize]); 15] = [
+            (&[FILE, FILE], &[0]),
+            (&[META, META, FILE, FILE], &[0, 1, 2]),
+            (&[META, DIR, FILE], &[0]),
+            (&[META, Seen::Other], &[0]),
+            (&[META, Seen::Whiteout, FILE], &[0]),
+            (&[DIR, META, DIR], &[0]),
             (&[], &[]),
             (&[Seen::Whiteout, DIR], &[]),
             (&[Seen::Other, Seen::Other], &[0]),

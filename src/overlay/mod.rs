@@ -10,7 +10,7 @@
 //!   node.rs       an object that the kernel knows; table.rs all of them
 //!   lookup.rs     from a name to a node
 //!   dir_index.rs  a merged directory's entries with stable offsets; read_dir.rs lists them
-//!   copy_up.rs    from a layer to the upper
+//!   copy_up.rs    from a layer to the upper; links.rs keeps names of one file names of one file
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
 //!   freeze.rs     standing still for a commit, and going on with the upper as a layer
 //!   file_system.rs    the role that the front calls
@@ -36,14 +36,17 @@ mod create;
 mod data;
 mod dir_index;
 mod file_system;
+mod find;
 mod freeze;
 mod layers_view;
 mod link;
+mod links;
 mod lookup;
 mod marks;
 mod merge;
 mod node;
 mod read_dir;
+mod redirect;
 mod remove;
 mod rename;
 mod stack;
@@ -53,7 +56,7 @@ mod xattr;
 use std::{fmt, ops::RangeInclusive};
 
 use crate::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, atomic::AtomicU64},
     vfs::{Attr, Errno, Error, Invalidate, Layer, Result, Upper},
 };
 
@@ -64,12 +67,23 @@ use stack::Stack;
 use table::Table;
 
 /// Choices for an [`Overlay`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OverlayOptions {
     /// Do not wait for stable storage, ever: what a crash leaves is undefined.
     pub volatile: bool,
     /// How ids appear that the server's user namespace does not map; `None` where it maps all.
     pub squash: Option<Squash>,
+    /// Files of at least this many bytes are copied up without their data where only attributes change.
+    pub smallest_without_data: u64,
+}
+
+/// Shorter files are copied whole at no noticeable price, and need nothing below them afterwards.
+const SMALLEST_WITHOUT_DATA: u64 = 128 << 10;
+
+impl Default for OverlayOptions {
+    fn default() -> Self {
+        Self { volatile: false, squash: None, smallest_without_data: SMALLEST_WITHOUT_DATA }
+    }
 }
 
 /// Ids outside the mapped ranges are shown as the owner of the mount: files with an unmapped owner could not be written.
@@ -105,6 +119,8 @@ pub struct Overlay {
     gate: RwLock<()>,
     topology: RwLock<()>,
     renaming: RwLock<()>,
+    /// Number of changes of the index. A look-up of another name holds no lock that they hold.
+    copies: AtomicU64,
 }
 
 impl Overlay {
@@ -122,6 +138,9 @@ impl Overlay {
         if layers.is_empty() && upper.is_none() {
             return Err(Error::new(Errno::EINVAL, "stack no layers"));
         }
+        if let Some(upper) = &upper {
+            Self::sweep_index(&**upper)?;
+        }
         let stack = Stack::new(layers, upper)?;
         let table = Table::default();
         let root = table.insert_root(stack.merge_roots()?);
@@ -134,6 +153,7 @@ impl Overlay {
             gate: RwLock::new(()),
             topology: RwLock::new(()),
             renaming: RwLock::new(()),
+            copies: AtomicU64::new(0),
         })
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::{dir_index::DirIndex, stack::is_private_ino};
+use super::{dir_index::DirIndex, links::Links, stack::is_private_ino};
 use crate::{
     sync::{
         Arc, Mutex, RwLock,
@@ -49,7 +49,8 @@ pub(super) struct LowerRef {
     pub(super) node: NodeId,
 }
 
-/// The lower objects of a node, the highest first; only directories have more than one.
+/// The lower objects of a node, the highest first. More than one have only directories, and files of which the higher
+/// ones have no data.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Lowers {
     #[default]
@@ -97,12 +98,18 @@ pub(super) struct State {
     pub(super) upper: Option<NodeId>,
     /// Where they are or were below.
     pub(super) lowers: Lowers,
+    /// Where the data of a file are.
+    pub(super) contents: Contents,
+    /// The copy is in the index, which has one of its links.
+    pub(super) indexed: Option<Links>,
     /// The names by which it has been seen and that it still has.
     pub(super) links: SmallVec<[Link; 1]>,
     /// Names of the lower object that show and that the upper object does not have.
     pub(super) lower_names: u32,
-    /// The copy in the upper carries the inode number of the lower object.
+    /// A look-up of the object in the upper gives the number that the node has.
     pub(super) has_origin: bool,
+    /// Where what is below is to be found, as the object in the upper says.
+    pub(super) redirect: Option<Box<[u8]>>,
     /// It has become part of a layer while it was held: forgotten and found again it has a number of that layer.
     pub(super) rebased: bool,
     /// A removed directory: nothing can be made in it.
@@ -130,7 +137,19 @@ pub(super) struct Directory {
     pub(super) impure: AtomicU8,
 }
 
-/// Where a node's contents are.
+/// Where the data of a file are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// With its attributes.
+    #[default]
+    Own,
+    /// In a file of a layer, which is among the lowers.
+    Below(LowerRef),
+    /// Nowhere: the layer that had them is not there.
+    Missing,
+}
+
+/// Where a node's attributes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Upper(NodeId),
@@ -170,9 +189,19 @@ impl Node {
         (state.upper, state.lowers.clone())
     }
 
-    /// Where its contents and attributes are.
+    /// Where its attributes are.
     pub(super) fn origin(&self) -> Result<Origin> {
         self.state.lock().origin()
+    }
+
+    /// Where its data are.
+    pub(super) fn data(&self) -> Result<Origin> {
+        let state = self.state.lock();
+        match state.contents {
+            Contents::Own => state.origin(),
+            Contents::Below(lower) => Ok(Origin::Lower(lower)),
+            Contents::Missing => Err(Error::new(Errno::EIO, "find the data of a file")),
+        }
     }
 
     /// Its inode number, where the same object will get it again after it has been forgotten.

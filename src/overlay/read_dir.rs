@@ -5,11 +5,17 @@ use std::ops::ControlFlow;
 use super::{
     Overlay,
     dir_index::{DOT, DOT_DOT, DirIndex, IndexEntry},
+    lookup::choose_ino,
+    marks::Marks,
     node::{LowerRef, Lowers, Node, Object},
+    stack::Found,
 };
 use crate::{
     sync::Arc,
-    vfs::{Attr, DirPlusSink, DirSink, Entry, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId, Result},
+    vfs::{
+        Attr, DirPlusSink, DirSink, Entry, Errno, FileKind, Full, Ino, Layer, LayerEntry, Name, NodeId,
+        Result,
+    },
 };
 
 /// Entries that are taken out of an index at a time.
@@ -59,7 +65,12 @@ impl Overlay {
         }
         self.each_entry(&dir, offset, &mut |shown| {
             let name = Name::new(shown.name)?;
-            let Some(entry) = self.entry_of(&dir, name, &shown)? else { return Ok(Room::Continue(())) };
+            let entry = match self.entry_of(&dir, name, &shown) {
+                // Redirects that were made to be followed without end hide what has them, and nothing else.
+                Err(error) if error.errno() == Errno::ELOOP => return Ok(Room::Continue(())),
+                found => found?,
+            };
+            let Some(entry) = entry else { return Ok(Room::Continue(())) };
             let room = room(sink.push(&entry, shown.name, shown.next));
             if room.is_break() {
                 self.do_forget(entry.ino, 1);
@@ -140,7 +151,9 @@ impl Overlay {
         if let Some(ino) = shown.ino {
             return Ok(Some(ino));
         }
-        if let Some((object, attr)) = shown.node {
+        if let Some((object, attr)) = shown.node
+            && self.is_all(object, attr.kind)?
+        {
             if let Some(node) = self.table.peek(object) {
                 return Ok(Some(node.ino));
             }
@@ -148,12 +161,16 @@ impl Overlay {
                 return Ok(Some(Ino::new(ino)));
             }
         }
-        let Some(found) = self.find(dir, Name::new(shown.name)?)? else { return Ok(None) };
+        let found = match self.find(dir, Name::new(shown.name)?) {
+            Err(error) if error.errno() == Errno::ELOOP => return Ok(None),
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(None) };
         let known = found.object().and_then(|object| self.table.peek(object));
         let (ino, lasting) = match known {
             Some(node) => (node.ino, node.lasting_ino()),
             None => {
-                let chosen = self.choose_ino(dir, &found)?;
+                let chosen = choose_ino(&found);
                 // A number that does not fit is only known once there is a node; until then any but 0 will do.
                 (chosen.unwrap_or(Ino::new(u64::MAX)), chosen)
             }
@@ -164,19 +181,29 @@ impl Overlay {
         Ok(Some(ino))
     }
 
+    /// Whether an entry of a directory that only one layer has is all there is: it does not say that something of it is
+    /// elsewhere.
+    fn is_all(&self, object: Object, kind: FileKind) -> Result<bool> {
+        let Some(number) = object.layer().filter(|number| *number > 0) else { return Ok(true) };
+        let marks = Marks::read(&*self.stack.layer(number)?, object.node(), kind)?;
+        Ok(marks.redirect.is_none() && !marks.metacopy)
+    }
+
     /// The entry with one more look-up; `None` where it has gone.
     fn entry_of(&self, dir: &Arc<Node>, name: Name<'_>, shown: &Shown<'_>) -> Result<Option<Entry>> {
         self.entry(dir, name, || {
             let Some((object, attr)) = shown.node else { return self.find(dir, name) };
             let Some(number) = object.layer() else { return self.find(dir, name) };
-            if dir.upper().is_some() {
+            if dir.upper().is_some() || !self.is_all(object, attr.kind)? {
                 return self.find(dir, name);
             }
             // The only layer that has the directory has told everything already.
             let lower = LowerRef { layer: number, node: object.node() };
             self.stack.layer(number)?.retain(lower.node);
             let ino = super::stack::lower_ino(number, attr.ino);
-            Ok(Some(self.stack.found(attr, None, Lowers::One(lower), ino)))
+            let mut found = Found::new(&self.stack, attr);
+            (found.lowers, found.lower_ino) = (Lowers::One(lower), ino);
+            Ok(Some(found))
         })
     }
 

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::{
     Overlay,
     copy_up::Keep,
+    lookup::Target,
     marks::{OPAQUE, YES},
     node::{Node, Object},
 };
@@ -20,20 +21,39 @@ impl Overlay {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         let dir = self.changing_dir(parent)?;
+        // A file of a layer that has other names is copied up first, with no lock held.
+        while let Some(target) = self.unlink_now(&dir, name)? {
+            self.copy_up(&target.node, Keep::Attributes)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a name, or returns what has to be copied up for that.
+    fn unlink_now(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Target<'_>>> {
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
-        let target = self.target(&dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a name"))?;
+        let target = self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a name"))?;
         let node = &target.node;
         if node.is_dir() {
             return Err(Error::new(Errno::EISDIR, "remove the name of a file"));
         }
-        let needs_whiteout = self.lower_has(&dir, name)?;
-        let dir_id = self.copy_up(&dir, Keep::All)?;
+        if self.must_be_indexed(node) {
+            return Ok(Some(target));
+        }
+        let needs_whiteout = self.lower_has(dir, name)?;
+        let dir_id = self.copy_up(dir, Keep::All)?;
         let upper = self.upper()?;
         let link = {
             // No copy-up of this node can be published while its name goes.
             let mut state = node.state.lock();
-            let in_upper = upper.peek(dir_id, name)?.is_some();
+            let mut in_upper = upper.peek(dir_id, name)?.is_some();
+            if let Some(id) = state.upper.filter(|_| state.indexed.is_some()) {
+                if !in_upper {
+                    self.name_in_upper(&mut state, id, (dir_id, name))?;
+                    in_upper = true;
+                }
+                self.count_upper_names(&mut state)?;
+            }
             let spot = Spot { dir: dir_id, name, node: state.upper };
             match (needs_whiteout, in_upper) {
                 (true, true) => self.cover_with_whiteout(spot)?,
@@ -43,13 +63,14 @@ impl Overlay {
             if !in_upper {
                 state.lower_names = state.lower_names.saturating_sub(1);
             }
-            state.take_link(&dir, name)
+            self.leave_index(&mut state)?;
+            state.take_link(dir, name)
         };
-        self.index_remove(&dir, name);
+        self.index_remove(dir, name);
         if let Some(link) = link {
             self.table.release(&self.stack, &link.parent, 1);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Puts a whiteout in the place of a file, in one step.

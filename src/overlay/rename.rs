@@ -3,13 +3,16 @@
 //! Alone among all changes of entries everything is checked, and one step on disk does the rest: a plain rename, one that
 //! leaves a whiteout, or an exchange with a whiteout. A file that has to be copied up for that is copied up with no lock
 //! held, and the rename starts over.
+//!
+//! A directory moves alone, whatever it has below: a redirect, set before, leads there from its new place.
 
 use super::{
     Overlay,
     copy_up::Keep,
     lookup::{IMPURE_NO, IMPURE_YES, Target},
-    marks::{IMPURE, OPAQUE, YES},
-    node::Node,
+    marks::{IMPURE, OPAQUE, REDIRECT, YES},
+    node::{Contents, Node},
+    redirect::is_path,
 };
 use crate::{
     sync::{Arc, RwLockWriteGuard, atomic::Ordering},
@@ -52,7 +55,7 @@ impl Overlay {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         let (dir, new_dir) = (self.changing_dir(parent)?, self.changing_dir(new_parent)?);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let done = {
                 let _alone = self.renaming.write();
                 match exchange {
@@ -63,22 +66,37 @@ impl Overlay {
             if done {
                 return Ok(());
             }
-            self.prepare(&dir, name)?;
-            if exchange {
-                self.prepare(&new_dir, new_name)?;
+            // Where attributes alone could not be moved the data go along.
+            let keep = if attempt == 0 { Keep::Attributes } else { Keep::All };
+            self.prepare(&dir, name, keep)?;
+            match exchange {
+                true => self.prepare(&new_dir, new_name, keep)?,
+                false => self.prepare_replaced(&new_dir, new_name)?,
             }
         }
         Err(Error::new(Errno::EIO, "rename what is not copied up"))
     }
 
     /// Copies the file `name` up, with no lock held while its data moves.
-    fn prepare(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
+    fn prepare(&self, dir: &Arc<Node>, name: Name<'_>, keep: Keep) -> Result<()> {
         let target = {
             let _entries = dir.directory()?.lock.read();
             self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "rename"))?
         };
         if !target.node.is_dir() {
-            self.copy_up(&target.node, Keep::All)?;
+            self.copy_up(&target.node, keep)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a file up that has other names in its layer and is about to lose this one.
+    fn prepare_replaced(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
+        let target = {
+            let _entries = dir.directory()?.lock.read();
+            self.target(dir, name)?
+        };
+        if let Some(target) = target.filter(|target| self.must_be_indexed(&target.node)) {
+            self.copy_up(&target.node, Keep::Attributes)?;
         }
         Ok(())
     }
@@ -116,12 +134,15 @@ impl Overlay {
             }
             _ => None,
         };
+        if replaced.as_ref().is_some_and(|replaced| self.must_be_indexed(&replaced.node)) {
+            return Ok(false);
+        }
         let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&source.node, source_id, &from)?;
-        if source.node.is_dir() && to.below {
-            self.upper()?.set_xattr(source_id, OPAQUE, YES, XattrFlags::empty())?;
+        if !self.keep_below(&source.node, source_id, &from, &to)? {
+            return Ok(false);
         }
         self.note_impure(&source.node, new_dir, to.id)?;
         match &replaced {
@@ -130,11 +151,19 @@ impl Overlay {
                     self.clear_whiteouts(&replaced.node, to.spot(None))?;
                 }
                 let mut state = replaced.node.state.lock();
-                let in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
+                let mut in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
+                if let Some(id) = state.upper.filter(|_| state.indexed.is_some()) {
+                    if !in_upper {
+                        self.name_in_upper(&mut state, id, (to.id, new_name))?;
+                        in_upper = true;
+                    }
+                    self.count_upper_names(&mut state)?;
+                }
                 self.move_entry(&source.node, source_id, &from, &to, state.upper)?;
                 if !in_upper {
                     state.lower_names = state.lower_names.saturating_sub(1);
                 }
+                self.leave_index(&mut state)?;
                 state.removed = replaced.node.is_dir();
                 let link = state.take_link(new_dir, new_name);
                 drop(state);
@@ -198,14 +227,13 @@ impl Overlay {
         let to = self.side(new_dir, new_name)?;
         self.give_name(&one.node, one_id, &from)?;
         self.give_name(&other.node, other_id, &to)?;
-        let upper = self.upper()?;
-        for (node, id, side) in [(&one.node, one_id, &to), (&other.node, other_id, &from)] {
-            if node.is_dir() && side.below {
-                upper.set_xattr(id, OPAQUE, YES, XattrFlags::empty())?;
+        for (node, id, old, new) in [(&one.node, one_id, &from, &to), (&other.node, other_id, &to, &from)] {
+            if !self.keep_below(node, id, old, new)? {
+                return Ok(false);
             }
-            self.note_impure(node, side.dir, side.id)?;
+            self.note_impure(node, new.dir, new.id)?;
         }
-        upper.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
+        self.upper()?.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
         self.relink(&one.node, (dir, name), (new_dir, new_name));
         self.relink(&other.node, (new_dir, new_name), (dir, name));
         self.index_insert(dir, name, &other.node);
@@ -213,15 +241,61 @@ impl Overlay {
         Ok(true)
     }
 
-    /// The upper object of what is to be moved; `None` where it must be copied up first.
-    ///
-    /// A directory with something below it stays where it is: the caller copies and deletes, as on kernel overlayfs.
+    /// The upper object of what is to be moved; `None` where it must be copied up first. A directory is copied up here:
+    /// that moves no data.
     fn movable(&self, target: &Target<'_>) -> Result<Option<NodeId>> {
-        let (upper, lowers) = target.node.parts();
-        if target.node.is_dir() && !lowers.is_empty() {
-            return Err(Error::new(Errno::EXDEV, "rename a directory of a layer"));
+        match target.node.is_dir() {
+            true => self.copy_up(&target.node, Keep::All).map(Some),
+            false => Ok(target.node.upper()),
         }
-        Ok(upper)
+    }
+
+    /// Makes sure that an object has the same below it at its new place: a redirect leads to what it has below, and a
+    /// directory that has nothing below hides what is below its new name. At the old place neither changes anything.
+    /// `false` where a file must get its data first.
+    fn keep_below(&self, node: &Arc<Node>, id: NodeId, old: &Side<'_>, new: &Side<'_>) -> Result<bool> {
+        let upper = self.upper()?;
+        let (has_below, redirect) = {
+            let state = node.state.lock();
+            let has_below = match node.is_dir() {
+                true => !state.lowers.is_empty(),
+                false => state.contents != Contents::Own,
+            };
+            (has_below, state.redirect.clone())
+        };
+        if !node.is_dir() && !has_below {
+            return Ok(true);
+        }
+        // A file may have names in other directories, for which only a path is right.
+        let stays = node.is_dir() && Arc::ptr_eq(old.dir, new.dir);
+        let result = match redirect {
+            Some(value) if has_below && (stays || is_path(&value)) => Ok(()),
+            None if !has_below && !new.below => Ok(()),
+            _ if !has_below => upper.set_xattr(id, OPAQUE, YES, XattrFlags::empty()),
+            None if stays => self.redirect(node, id, old.name.as_bytes()),
+            redirect => {
+                let name = redirect.as_deref().unwrap_or(old.name.as_bytes());
+                let path = self.path_below(old.dir, name).ok_or(too_deep());
+                path.and_then(|path| self.redirect(node, id, &path))
+            }
+        };
+        match result {
+            Err(error) if !node.is_dir() && error.errno() == Errno::EXDEV => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// Notes at an object of the upper where it finds what is below it.
+    pub(super) fn redirect(&self, node: &Node, id: NodeId, value: &[u8]) -> Result<()> {
+        match self.upper()?.set_xattr(id, REDIRECT, value, XattrFlags::empty()) {
+            // The caller copies and deletes, as on kernel overlayfs.
+            Err(error) if matches!(error.errno(), Errno::ENOSPC | Errno::E2BIG | Errno::ERANGE) => {
+                return Err(too_deep());
+            }
+            other => other?,
+        }
+        node.state.lock().redirect = Some(value.into());
+        Ok(())
     }
 
     fn side<'a>(&self, dir: &'a Arc<Node>, name: Name<'a>) -> Result<Side<'a>> {
@@ -231,19 +305,17 @@ impl Overlay {
 
     /// Makes sure that the upper has this very name of a copied-up file, which may have been copied up under another.
     fn give_name(&self, node: &Node, id: NodeId, side: &Side<'_>) -> Result<()> {
-        let upper = self.upper()?;
-        if node.is_dir() || upper.peek(side.id, side.name)?.is_some() {
+        let mut state = node.state.lock();
+        if node.is_dir() || self.upper()?.peek(side.id, side.name)?.is_some() {
             return Ok(());
         }
-        upper.link(id, side.id, side.name)?;
-        let mut state = node.state.lock();
-        state.lower_names = state.lower_names.saturating_sub(1);
-        Ok(())
+        self.name_in_upper(&mut state, id, (side.id, side.name))
     }
 
-    /// Notes on disk that a directory with nothing below it gets an entry that may carry an origin.
+    /// Notes on disk that a directory with nothing below it gets an entry whose marks must be read.
     pub(super) fn note_impure(&self, node: &Node, dir: &Arc<Node>, dir_id: NodeId) -> Result<()> {
-        if node.is_dir() || self.may_have_origins(dir)? {
+        let is_pure = node.is_dir() && node.state.lock().lowers.is_empty();
+        if is_pure || self.may_have_origins(dir)? {
             return Ok(());
         }
         let impure = &dir.directory()?.impure;
@@ -262,6 +334,10 @@ impl Overlay {
             self.table.release(&self.stack, &link.parent, 1);
         }
     }
+}
+
+const fn too_deep() -> Error {
+    Error::new(Errno::EXDEV, "redirect a directory of a layer that lies too deep")
 }
 
 /// Locks the entries of two directories, or of one.

@@ -5,13 +5,14 @@ use std::fmt;
 use smallvec::SmallVec;
 
 use super::{
-    marks::{OPAQUE, OPAQUE_TRUSTED, YES},
+    links::Links,
+    marks::Marks,
     merge::{Seen, Walk, pack},
-    node::{LowerRef, Lowers, Object},
+    node::{Contents, LowerRef, Lowers, Object, State},
 };
 use crate::{
     sync::{Arc, RwLock},
-    vfs::{Attr, Errno, Error, Ino, Layer, NodeId, Result, Upper},
+    vfs::{Attr, Errno, Error, FileKind, Ino, Layer, NodeId, Result, Upper},
 };
 
 /// Most layers: their numbers share an inode number with the layers' own.
@@ -39,6 +40,10 @@ pub(super) struct Found<'a> {
     pub(super) lowers: Lowers,
     /// The inode number that the lowest of them gives, where there is one.
     pub(super) lower_ino: Option<u64>,
+    /// Marks of the object in the upper.
+    pub(super) marks: Marks,
+    /// Where the data are.
+    pub(super) contents: Contents,
 }
 
 impl Stack {
@@ -93,45 +98,41 @@ impl Stack {
 
     /// The merged root.
     pub(super) fn merge_roots(&self) -> Result<Found<'_>> {
-        let mut found = None;
-        let mut walk = Walk::default();
-        let mut lowers: SmallVec<[LowerRef; 4]> = SmallVec::new();
-        let mut lower_ino = None;
-        let mut stopped = false;
+        let mut top = None;
+        let mut hidden = false;
         if let Some(upper) = &self.upper {
             let root = upper.root();
-            let attr = upper.attr(root)?;
-            stopped = walk.step(Seen::new(&attr, || is_opaque(&**upper, root))?).stop;
-            found = Some((attr, Some(root)));
+            hidden = Marks::read(&**upper, root, FileKind::Directory)?.opaque;
+            top = Some((upper.attr(root)?, Some(root)));
         }
-        let layers = self.layers.read();
-        for (number, layer) in layers.iter().enumerate().rev() {
-            if stopped {
-                break;
-            }
-            let root = layer.root();
-            let attr = layer.attr(root)?;
-            let step = walk.step(Seen::new(&attr, || is_opaque(&**layer, root))?);
-            stopped = step.stop;
-            if step.take {
-                lowers.push(LowerRef { layer: u32::try_from(number).unwrap_or(u32::MAX), node: root });
-                lower_ino = Some(attr.ino);
-                found.get_or_insert((attr, None));
-            }
+        let lowers = if hidden { SmallVec::new() } else { self.roots_below(u32::MAX)? };
+        if let (None, Some(highest)) = (top, lowers.first()) {
+            top = Some((self.layer(highest.layer)?.attr(highest.node)?, None));
         }
-        let (attr, upper) = found.ok_or(Error::new(Errno::ENOTDIR, "merge the roots of the layers"))?;
-        Ok(Found { stack: self, attr, upper, lowers: pack(&lowers), lower_ino })
+        let (attr, upper) = top.ok_or(Error::new(Errno::ENOTDIR, "merge the roots of the layers"))?;
+        let mut found = Found::new(self, attr);
+        (found.upper, found.lowers) = (upper, pack(&lowers));
+        Ok(found)
     }
 
-    /// Puts together what a look-up found.
-    pub(super) fn found(
-        &self,
-        attr: Attr,
-        upper: Option<NodeId>,
-        lowers: Lowers,
-        lower_ino: Option<u64>,
-    ) -> Found<'_> {
-        Found { stack: self, attr, upper, lowers, lower_ino }
+    /// The roots of the layers whose number is less than `below` that make up their merged root, the highest first.
+    pub(super) fn roots_below(&self, below: u32) -> Result<SmallVec<[LowerRef; 4]>> {
+        let layers = self.layers.read();
+        let end = usize::try_from(below).map_or(layers.len(), |below| below.min(layers.len()));
+        let mut walk = Walk::default();
+        let mut roots = SmallVec::new();
+        for (number, layer) in layers.iter().enumerate().take(end).rev() {
+            let root = layer.root();
+            let marks = Marks::read(&**layer, root, FileKind::Directory)?;
+            let step = walk.step(Seen::new(&layer.attr(root)?, &marks));
+            if step.take {
+                roots.push(LowerRef { layer: u32::try_from(number).unwrap_or(u32::MAX), node: root });
+            }
+            if step.stop {
+                break;
+            }
+        }
+        Ok(roots)
     }
 
     /// Gives back a reference on `object`.
@@ -151,15 +152,41 @@ impl Stack {
     }
 }
 
+impl<'a> Found<'a> {
+    /// Something with `attr`, of which the objects are still to be told.
+    pub(super) fn new(stack: &'a Stack, attr: Attr) -> Self {
+        Self {
+            stack,
+            attr,
+            upper: None,
+            lowers: Lowers::None,
+            lower_ino: None,
+            marks: Marks::default(),
+            contents: Contents::Own,
+        }
+    }
+}
+
 impl Found<'_> {
     /// The object that decides who this is.
     pub(super) fn object(&self) -> Option<Object> {
         self.upper.map(Object::upper).or_else(|| self.lowers.top().map(Object::lower))
     }
 
-    /// Takes the references over.
-    pub(super) fn take(mut self) -> (Option<NodeId>, Lowers) {
-        (self.upper.take(), std::mem::take(&mut self.lowers))
+    /// Takes the references over: the state of a node that is made of this.
+    pub(super) fn into_state(mut self, lower_names: u32, indexed: Option<Links>) -> State {
+        let upper = self.upper.take();
+        State {
+            upper,
+            lowers: std::mem::take(&mut self.lowers),
+            lower_names,
+            indexed,
+            // Looked up again it is found in the same way.
+            has_origin: upper.is_some(),
+            redirect: self.marks.redirect.take(),
+            contents: self.contents,
+            ..State::default()
+        }
     }
 }
 
@@ -185,19 +212,6 @@ impl fmt::Debug for Stack {
 
 fn too_many() -> Error {
     Error::new(Errno::EINVAL, "stack that many layers")
-}
-
-/// Whether the directory `node` hides what is below it.
-pub(super) fn is_opaque(layer: &(impl Layer + ?Sized), node: NodeId) -> Result<bool> {
-    if !layer.has_xattrs() {
-        return Ok(false);
-    }
-    for name in [OPAQUE, OPAQUE_TRUSTED] {
-        if layer.xattr(node, name)?.as_deref() == Some(YES) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The inode number of an object that layer `number` calls `ino`, where it fits.

@@ -4,6 +4,7 @@
 //! one node. An object is in it before it can be found on disk under its new name.
 
 use super::{
+    links::Links,
     node::{Link, Node, Object, State},
     stack::{Found, Stack, private_ino},
 };
@@ -44,13 +45,7 @@ impl Table {
     }
 
     pub(super) fn insert_root(&self, found: Found<'_>) -> Arc<Node> {
-        let (upper, lowers) = found.take();
-        let root = Arc::new(Node::new(
-            Ino::ROOT,
-            0,
-            FileKind::Directory,
-            State { upper, lowers, ..State::default() },
-        ));
+        let root = Arc::new(Node::new(Ino::ROOT, 0, FileKind::Directory, found.into_state(0, None)));
         self.by_ino.with(&root.ino, |map| map.insert(root.ino, Arc::clone(&root)));
         for object in objects(&root) {
             self.register(object, &root);
@@ -64,16 +59,19 @@ impl Table {
     }
 
     /// The node of what was found, with one more reference; made with the number `ino` where there is none yet.
-    pub(super) fn obtain(&self, found: Found<'_>, ino: Option<Ino>, lower_names: u32) -> Result<Arc<Node>> {
+    pub(super) fn obtain(
+        &self,
+        found: Found<'_>,
+        ino: Option<Ino>,
+        (lower_names, indexed): (u32, Option<Links>),
+    ) -> Result<Arc<Node>> {
         let object = found.object().ok_or(Error::new(Errno::ESTALE, "find the contents of a node"))?;
         let kind = found.attr.kind;
         self.by_object.with(&object, |map| {
             if let Some(node) = map.get(&object).filter(|node| node.refs.try_retain()) {
                 return Ok(Arc::clone(node));
             }
-            let (upper, lowers) = found.take();
-            let state = State { upper, lowers, lower_names, ..State::default() };
-            let node = self.number(ino, kind, state);
+            let node = self.number(ino, kind, found.into_state(lower_names, indexed));
             map.insert(object, Arc::clone(&node));
             Ok(node)
         })

@@ -38,7 +38,7 @@ impl Overlay {
         if name.starts_with(b"user.") && !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             return Err(Error::new(Errno::EPERM, "set a user attribute of what takes none"));
         }
-        let id = self.copy_up(&node, Keep::All)?;
+        let id = self.copy_up(&node, Keep::Attributes)?;
         self.upper()?.set_xattr(id, name, value, flags)
     }
 
@@ -51,7 +51,7 @@ impl Overlay {
         if self.xattr_of(&node, name)?.is_none() {
             return Err(Error::new(Errno::ENODATA, "remove an extended attribute"));
         }
-        let id = self.copy_up(&node, Keep::All)?;
+        let id = self.copy_up(&node, Keep::Attributes)?;
         self.upper()?.remove_xattr(id, name)
     }
 

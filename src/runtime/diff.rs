@@ -1,7 +1,7 @@
 //! What the upper changes: the list that `fim-layer diff` prints.
 //!
 //! The upper is walked as it is (whiteouts and opaque marks are seen), and each name is looked up in the merged view
-//! of the layers below it. Pure: both sides are handed in.
+//! of the layers below it, a moved directory under the name that it had there. Pure: both sides are handed in.
 
 use std::{fmt, ops::ControlFlow};
 
@@ -48,7 +48,7 @@ impl fmt::Display for Change {
 /// Lists what `upper` changes over `below`, sorted by path.
 ///
 /// A directory that the upper holds only because something in it changed is not listed; a deleted directory is one
-/// line.
+/// line. Of one that was moved the old and the new place are listed, and what has changed in it.
 ///
 /// # Errors
 ///
@@ -94,7 +94,8 @@ impl Walk<'_> {
             let Some((node, attr)) = self.upper.lookup(directory.node, name)? else { continue };
             let lower =
                 directory.beneath.map(|beneath| self.below_entry(beneath, name)).transpose()?.flatten();
-            self.entry(joined(&directory.path, name), (node, attr), lower, pending);
+            let moved = self.moved_from(directory, (node, attr))?;
+            self.entry(joined(&directory.path, name), (node, attr), lower, moved, pending);
         }
         Ok(())
     }
@@ -105,9 +106,11 @@ impl Walk<'_> {
         path: Vec<u8>,
         (node, attr): (NodeId, Attr),
         lower: Option<(Ino, Attr)>,
+        moved: Option<Ino>,
         pending: &mut Vec<Pending>,
     ) {
         let both_directories = attr.kind == FileKind::Directory
+            && moved.is_none()
             && lower.is_some_and(|(_, lower)| lower.kind == FileKind::Directory);
         let kind = match lower {
             _ if attr.is_whiteout() => lower.map(|_| ChangeKind::Deleted),
@@ -123,11 +126,42 @@ impl Walk<'_> {
             if !both_directories {
                 beneath.into_iter().for_each(|ino| self.below.forget(ino, 1));
             }
-            pending.push(Pending { path, node, beneath: beneath.filter(|_| both_directories) });
+            let beneath = moved.or(beneath.filter(|_| both_directories));
+            pending.push(Pending { path, node, beneath });
         } else {
             self.upper.forget(node);
             beneath.into_iter().for_each(|ino| self.below.forget(ino, 1));
         }
+    }
+
+    /// The directory below that an entry of the upper continues, where that had another name. Counts a look-up.
+    fn moved_from(&self, directory: &Pending, (node, attr): (NodeId, Attr)) -> Result<Option<Ino>> {
+        if attr.kind != FileKind::Directory || self.is_opaque(node)? {
+            return Ok(None);
+        }
+        let mut value = None;
+        for name in [&b"user.overlay.redirect"[..], b"trusted.overlay.redirect"] {
+            value = value.or(self.upper.xattr(node, name)?);
+        }
+        let Some(value) = value else { return Ok(None) };
+        let (mut at, path) = match value.strip_prefix(b"/") {
+            Some(path) => (Some(Ino::ROOT), path),
+            None => (directory.beneath, &value[..]),
+        };
+        let mut held = None;
+        for name in path.split(|byte| *byte == b'/') {
+            let entry = match (at, Name::new(name)) {
+                (Some(at), Ok(name)) => self.below_entry(at, name)?,
+                _ => None,
+            };
+            held.into_iter().for_each(|ino| self.below.forget(ino, 1));
+            held = entry.map(|(ino, _)| ino);
+            at = entry.filter(|(_, attr)| attr.kind == FileKind::Directory).map(|(ino, _)| ino);
+        }
+        if at.is_none() {
+            held.into_iter().for_each(|ino| self.below.forget(ino, 1));
+        }
+        Ok(at)
     }
 
     /// Lists what an opaque directory hides and does not have itself.
@@ -188,5 +222,67 @@ impl crate::vfs::DirSink for Listing {
             self.names.push(name.to_vec());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        layer::Memory,
+        overlay::{Overlay, OverlayOptions},
+        sync::Arc,
+        vfs::NoInvalidate,
+    };
+
+    fn name(text: &str) -> Name<'_> {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    fn directory(layer: &mut Memory, at: NodeId, text: &str, redirect: &str) -> NodeId {
+        let made = layer.add(at, name(text), FileKind::Directory, 0o755, b"");
+        if !redirect.is_empty() {
+            layer.set_xattr(made, b"user.overlay.redirect", redirect.as_bytes());
+        }
+        made
+    }
+
+    #[test]
+    fn a_moved_directory_is_its_two_places_and_what_changed_in_it() {
+        let mut lower = Memory::new();
+        let root = lower.root();
+        for text in ["a", "b", "c"] {
+            let made = directory(&mut lower, root, text, "");
+            lower.add(made, name("kept"), FileKind::Regular, 0o644, b"");
+            lower.add(made, name("gone"), FileKind::Regular, 0o644, b"");
+        }
+        let mut upper = Memory::new();
+        for (text, redirect) in [("x", "a"), ("y", "/b"), ("z", "/c/../c"), ("w", "none")] {
+            let made = directory(&mut upper, root, text, redirect);
+            upper.add(made, name("kept"), FileKind::Regular, 0o644, b"new");
+            upper.add_whiteout(made, name("gone"));
+        }
+        for text in ["a", "b"] {
+            upper.add_whiteout(root, name(text));
+        }
+        let options = OverlayOptions::default();
+        let below = Overlay::new(vec![Arc::new(lower)], None, options, Arc::new(NoInvalidate)).unwrap();
+        let found: Vec<_> = changes(&upper, &below).unwrap().iter().map(ToString::to_string).collect();
+        let expected = [
+            "D /a",
+            "D /b",
+            "A /w",
+            "A /w/kept",
+            "A /x",
+            "D /x/gone",
+            "M /x/kept",
+            "A /y",
+            "D /y/gone",
+            "M /y/kept",
+            "A /z",
+            "A /z/kept",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(below.live_nodes(), 1);
     }
 }

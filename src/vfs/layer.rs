@@ -1,9 +1,9 @@
 //! The role of a read-only tree.
 
-use std::{fmt, ops::ControlFlow};
+use std::{fmt, ops::ControlFlow, os::fd::OwnedFd};
 
 use super::{Attr, FileKind, FsStat, Name, NodeId, Result, SeekWhence};
-use crate::pinned::Data;
+use crate::{pinned::Data, sync::Arc};
 
 /// A read-only tree: an archive, a host directory, a tree in memory.
 ///
@@ -61,6 +61,17 @@ pub trait Layer: Send + Sync + fmt::Debug {
     ///
     /// `EIO` where a block is damaged, else what the host said.
     fn read(&self, node: NodeId, offset: u64, len: usize) -> Result<Data>;
+
+    /// The file of the host that has the contents of `node`, so that the kernel can copy or share them; `None` where
+    /// there is none.
+    ///
+    /// # Errors
+    ///
+    /// What the host said.
+    fn host_file(&self, node: NodeId) -> Result<Option<Arc<OwnedFd>>> {
+        let _ = node;
+        Ok(None)
+    }
 
     /// Finds the next data or hole at or behind `offset` (lseek(2)).
     ///

@@ -1,5 +1,7 @@
 //! The role of the writable tree.
 
+use std::os::fd::BorrowedFd;
+
 use super::{Attr, DeviceId, FallocateMode, Layer, Name, NodeId, Result, SetAttr, XattrFlags};
 
 /// The one writable tree on top of a stack. What it shows is a [`Layer`]; what it adds is change.
@@ -12,6 +14,9 @@ use super::{Attr, DeviceId, FallocateMode, Layer, Name, NodeId, Result, SetAttr,
 pub trait Upper: Layer {
     /// The directory for staging: outside the shown tree, empty when the upper is opened.
     fn work(&self) -> NodeId;
+
+    /// The directory for names of files that have several: outside the shown tree as well, but what is in it stays.
+    fn index(&self) -> NodeId;
 
     /// Attributes of a name, without counting a reference.
     fn peek(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>>;
@@ -48,6 +53,10 @@ pub trait Upper: Layer {
 
     /// `copy_file_range(2)` between two files of this upper; may copy less than asked.
     fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64>;
+
+    /// `copy_file_range(2)` from a file of the host, which shares the data where the file system can; may copy less
+    /// than asked.
+    fn copy_from(&self, from: (BorrowedFd<'_>, u64), to: (NodeId, u64), len: u64) -> Result<u64>;
 
     /// Sets an extended attribute.
     fn set_xattr(&self, node: NodeId, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()>;

@@ -9,8 +9,11 @@
 )]
 
 mod dump;
+mod elsewhere;
+mod fixture;
 mod kernel;
 mod layers_view;
+mod links;
 mod native;
 mod ops;
 mod ours;

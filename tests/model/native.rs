@@ -140,6 +140,11 @@ impl Side for Native {
                 let mode = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
                 rustix::fs::fallocate(fd, mode, *offset, *len).map_err(raw)?;
             }
+            Op::Allocate(path, mode, offset, len) => {
+                let fd = self.file(path, OFlags::RDWR)?;
+                let mode = rustix::fs::FallocateFlags::from_bits(*mode).unwrap();
+                rustix::fs::fallocate(fd, mode, *offset, *len).map_err(raw)?;
+            }
             Op::Chmod(path, perm) => {
                 let object = self.object(path)?;
                 rustix::fs::chmod(proc(&object), mode(*perm)).map_err(raw)?;

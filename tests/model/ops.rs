@@ -22,6 +22,8 @@ pub(crate) enum Op {
     Read(Path),
     Truncate(Path, u64),
     Punch(Path, u64, u64),
+    /// Mode bits of fallocate(2), offset and length.
+    Allocate(Path, u32, u64, u64),
     Chmod(Path, u16),
     Touch(Path, i64),
     SetXattr(Path, Vec<u8>, u32),
@@ -84,6 +86,8 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         2 => path().prop_map(Op::Read),
         4 => (path(), len()).prop_map(|(p, l)| Op::Truncate(p, l)),
         1 => (path(), len(), 1..50_u64).prop_map(|(p, o, l)| Op::Punch(p, o, l)),
+        1 => (path(), prop_oneof![Just(0_u32), Just(1), Just(16), Just(17)], len(), 1..50_u64)
+            .prop_map(|(p, m, o, l)| Op::Allocate(p, m, o, l)),
         3 => (path(), perm()).prop_map(|(p, m)| Op::Chmod(p, m)),
         2 => (path(), 1..1000_i64).prop_map(|(p, t)| Op::Touch(p, t)),
         2 => (path(), prop::collection::vec(any::<u8>(), 0..9), 0..3_u32).prop_map(|(p, v, f)| Op::SetXattr(p, v, f)),

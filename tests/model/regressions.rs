@@ -3,116 +3,27 @@
 use std::{
     collections::BTreeMap,
     fs,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    path::{Path, PathBuf},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::Path,
     sync::Arc,
 };
 
 use fim::{
-    layer::{HostDir, HostUpper},
+    layer::HostDir,
     overlay::{Overlay, OverlayOptions, Squash},
     vfs::{
-        Attr, Caller, DeviceId, Errno, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
-        RenameFlags, Result, SeekWhence, SetAttr, SetTime, Upper, XattrFlags,
+        Caller, DeviceId, Errno, FileKind, FileSystem as _, Ino, Layer, Lookup, NoInvalidate, RenameFlags,
+        SeekWhence, SetAttr, SetTime, XattrFlags,
     },
 };
 
 use crate::{
+    fixture::{Fixture, USER, dir, errno, file, is_whiteout, mount, name, path, xattr},
     ops::Op,
     ours::ROOT,
     random::run,
-    tree::{OLD, Tree, scratch},
+    tree::{OLD, Tree},
 };
-
-const USER: Caller = Caller { uid: 1234, gid: 5678, pid: 1 };
-
-fn path(text: &str) -> Vec<String> {
-    text.split('/').map(str::to_owned).collect()
-}
-
-fn file(content: &[u8]) -> Tree {
-    Tree::File(content.to_vec(), 0o644)
-}
-
-fn dir<const N: usize>(entries: [(&str, Tree); N]) -> Tree {
-    let entries = entries.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect();
-    Tree::Directory { opaque: false, perm: 0o755, entries }
-}
-
-/// An overlay over one layer.
-struct Fixture {
-    scratch: tempfile::TempDir,
-    fs: Overlay,
-}
-
-impl Fixture {
-    fn new(lower: &Tree) -> Self {
-        Self::with(OverlayOptions::default(), |root| lower.write(root))
-    }
-
-    fn with(options: OverlayOptions, fill: impl FnOnce(&Path)) -> Self {
-        let scratch = scratch();
-        for name in ["lower", "upper", "work"] {
-            fs::create_dir(scratch.path().join(name)).unwrap();
-        }
-        fill(&scratch.path().join("lower"));
-        let fs = mount(scratch.path(), options);
-        Self { scratch, fs }
-    }
-
-    fn upper(&self, path: &str) -> PathBuf {
-        self.scratch.path().join("upper").join(path)
-    }
-
-    fn ino(&self, path: &str) -> Ino {
-        path.split('/').filter(|name| !name.is_empty()).fold(Ino::ROOT, |dir, text| {
-            match self.fs.lookup(dir, name(text)).unwrap() {
-                Lookup::Found(entry) => entry.ino,
-                other => panic!("{path}: {other:?}"),
-            }
-        })
-    }
-
-    fn attr(&self, path: &str) -> Attr {
-        self.fs.getattr(self.ino(path)).unwrap()
-    }
-
-    fn create(&self, caller: Caller, dir: &str, text: &str, perm: u16) -> Ino {
-        let dir = self.ino(dir);
-        self.fs.mknod(caller, dir, name(text), FileKind::Regular, perm, DeviceId::default()).unwrap().ino
-    }
-
-    fn work_is_clean(&self) -> bool {
-        let entries = fs::read_dir(self.scratch.path().join("work/work")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name()).all(|name| name == "#whiteout")
-    }
-}
-
-fn mount(scratch: &Path, options: OverlayOptions) -> Overlay {
-    let lower = Arc::new(HostDir::open(&scratch.join("lower")).unwrap()) as Arc<dyn Layer>;
-    let upper = HostUpper::open(&scratch.join("upper"), &scratch.join("work")).unwrap();
-    let upper = Some(Arc::new(upper) as Arc<dyn Upper>);
-    Overlay::new(vec![lower], upper, options, Arc::new(NoInvalidate)).unwrap()
-}
-
-fn name(text: &str) -> Name<'_> {
-    Name::new(text.as_bytes()).unwrap()
-}
-
-fn errno<T: std::fmt::Debug>(result: Result<T>) -> Errno {
-    result.unwrap_err().errno()
-}
-
-fn is_whiteout(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_char_device() && meta.rdev() == 0)
-}
-
-fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
-    let mut value = vec![0; 100];
-    let len = rustix::fs::lgetxattr(path, name, &mut value[..]).ok()?;
-    value.truncate(len);
-    Some(value)
-}
 
 #[test]
 fn regression_a_directory_is_not_renamed_over_its_parent() {
@@ -329,6 +240,40 @@ fn privileges_go_when_contents_or_owner_change() {
     set(0o6755);
     let attr = fixture.fs.setattr(USER, low, &SetAttr { uid: Some(7), ..SetAttr::default() }).unwrap();
     assert_eq!((attr.perm, attr.uid), (0o755, 7));
+}
+
+#[test]
+fn access_control_lists_are_handed_down_however_an_object_is_made() {
+    let fixture = Fixture::new(&dir([("d", dir([("over", file(b"")), ("dir", dir([]))]))]));
+    let at = fixture.ino("d");
+    // Version 2; owner rwx, user 1000 r-x, group r-x, mask rwx, others r-x.
+    let entries =
+        [(1_u16, 7_u16, u32::MAX), (2, 5, 1000), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 5, u32::MAX)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, perm, id) in entries {
+        list.extend([&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    let (own, handed_down) = (b"system.posix_acl_access", b"system.posix_acl_default");
+    fixture.fs.setxattr(ROOT, at, handed_down, &list, XattrFlags::empty()).unwrap();
+    fixture.fs.unlink(at, name("over")).unwrap();
+    fixture.fs.rmdir(at, name("dir")).unwrap();
+    let get = |ino, name: &[u8]| fixture.fs.getxattr(ino, name).map_err(|error| error.errno());
+    // At its place, over a whiteout, and staged because it belongs to somebody else.
+    let expected = get(fixture.create(ROOT, "d", "plain", 0o640), own).unwrap();
+    assert_ne!(expected, list, "the mask is that of the mode");
+    for (caller, text) in [(ROOT, "over"), (USER, "others")] {
+        let made = fixture.create(caller, "d", text, 0o640);
+        assert_eq!(
+            (get(made, own).as_ref(), fixture.attr(&format!("d/{text}")).perm),
+            (Ok(&expected), 0o640)
+        );
+        assert_eq!(get(made, handed_down), Err(Errno::ENODATA));
+    }
+    for (caller, text) in [(ROOT, "dir"), (USER, "dirs")] {
+        let made = fixture.fs.mkdir(caller, at, name(text), 0o750).unwrap().ino;
+        assert_eq!(get(made, handed_down).as_ref(), Ok(&list), "{text}");
+        assert!(get(made, own).is_ok(), "{text}");
+    }
 }
 
 #[test]

@@ -33,6 +33,13 @@ impl Tree {
         Self::Directory { opaque: false, perm: 0o755, entries: BTreeMap::new() }
     }
 
+    pub(crate) fn has_links(&self) -> bool {
+        match self {
+            Self::Directory { entries, .. } => entries.values().any(Self::has_links),
+            other => matches!(other, Self::Link(_)),
+        }
+    }
+
     /// Lays `self` over `below`.
     pub(crate) fn over(self, below: Self) -> Self {
         match (self, below) {
@@ -101,6 +108,8 @@ impl Tree {
                 if *opaque {
                     let flags = rustix::fs::XattrFlags::empty();
                     rustix::fs::setxattr(path, "user.overlay.opaque", b"y", flags).unwrap();
+                    // For a kernel overlay of root's; others may not.
+                    let _ = rustix::fs::setxattr(path, "trusted.overlay.opaque", b"y", flags);
                 }
                 for (name, entry) in entries {
                     entry.write_below(&path.join(name));

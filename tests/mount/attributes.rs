@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, FileTimes, OpenOptions},
     os::unix::{
-        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        fs::{FileExt as _, FileTypeExt as _, MetadataExt, PermissionsExt as _},
         net::UnixListener,
     },
     process::Command,
@@ -27,6 +27,34 @@ on_mount! {
             fs::set_permissions(at.join(name), fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(fs::metadata(at.join(name)).unwrap().permissions().mode() & 0o7777, mode, "{name}");
         }
+    }
+
+    fn attributes_of_a_large_file_cost_no_data(at) {
+        let upper = at.parent().unwrap().join("upper");
+        let before = fs::read(at.join("big")).unwrap();
+        fs::set_permissions(at.join("big"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(at.join("big"), at.join("dir/moved")).unwrap();
+        let copy = fs::metadata(upper.join("dir/moved")).unwrap();
+        assert_eq!(copy.len(), before.len() as u64);
+        assert!(copy.blocks() < 100, "{} blocks", copy.blocks());
+        assert!(fs::read(at.join("dir/moved")).unwrap() == before);
+        let file = OpenOptions::new().write(true).open(at.join("dir/moved")).unwrap();
+        file.write_all_at(b"new", 1_000_000).unwrap();
+        file.sync_all().unwrap();
+        let mut expected = before;
+        expected[1_000_000..][..3].copy_from_slice(b"new");
+        assert!(fs::read(at.join("dir/moved")).unwrap() == expected);
+        assert!(fs::read(upper.join("dir/moved")).unwrap() == expected);
+    }
+
+    fn names_of_one_file_of_a_layer_stay_one(at) {
+        fs::write(at.join("hard1"), "changed").unwrap();
+        assert_eq!(fs::read_to_string(at.join("hard2")).unwrap(), "changed");
+        let shown = ["hard1", "hard2"].map(|name| fs::metadata(at.join(name)).unwrap());
+        assert_eq!(shown.each_ref().map(MetadataExt::nlink), [2, 2]);
+        assert_eq!(shown[0].ino(), shown[1].ino());
+        fs::remove_file(at.join("hard1")).unwrap();
+        assert_eq!(fs::metadata(at.join("hard2")).unwrap().nlink(), 1);
     }
 
     fn owners_change_for_root(at) {

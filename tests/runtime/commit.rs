@@ -232,7 +232,7 @@ fn everything_survives_a_commit() {
             world.says("cat /opt/*; ls /opt /usr; cat /var/hole | tail -c 4"),
             "only\n/opt:\nonly\n\n/usr:\nend"
         );
-        assert_eq!(world.says("cd /var; echo more >> two; cat one sticky/three"), "one\nmore\none\nmore");
+        assert_eq!(world.says("cd /var; echo more >> one; cat two sticky/three"), "one\nmore\none\nmore");
         assert!(before.contains("1999-12-31 23:59:58"), "{before}");
         let exact = before.lines().filter(|line| line.contains(':') && !line.contains(".000000000 "));
         assert!(exact.count() > 10, "no nanoseconds: {before}");
@@ -254,6 +254,38 @@ fn everything_survives_a_commit() {
         world.layer_says("commit binary");
         assert_eq!(world.says(LISTING), before);
         assert_eq!(world.says("ls -A /opt; cat /usr/bin"), "x");
+    });
+}
+
+#[test]
+fn what_was_moved_without_its_data_survives_commits() {
+    for_each_owner(|world| {
+        world.says(
+            "cd /opt; mkdir -p d/sub e; head -c 400000 /dev/zero | tr '\\0' x > d/big; echo one > d/one; \
+             echo kept > d/sub/kept; ln d/one e/two",
+        );
+        world.layer_says("commit binary");
+        world.says("cd /opt; mv d moved; chmod 600 moved/big; mv moved/big e/big; echo changed > e/two");
+        assert_eq!(
+            world.layer_says("diff"),
+            "D /opt/d\nA /opt/e/big\nM /opt/e/two\nA /opt/moved\nD /opt/moved/big"
+        );
+        let blocks = fs::metadata(world.upper().join("opt/e/big")).unwrap().blocks();
+        assert!(blocks < 100, "{blocks} blocks");
+        for change in ["true", "cd /opt; mv moved e/again; chmod 640 e/big; rm e/two"] {
+            world.says(change);
+            let before = world.says(LISTING);
+            let told = world.layer_says("commit layer");
+            assert!(!told.contains("nothing"), "{told}");
+            world.assert_upper_is_empty();
+            assert_eq!(names(&world.path("data/work/index")), [""; 0]);
+            assert_eq!(world.says(LISTING), before);
+        }
+        world.says("cd /opt; printf y | dd of=e/big bs=1 seek=5 conv=notrunc 2>/dev/null");
+        assert_eq!(
+            world.says("cd /opt/e; head -c 8 big; wc -c < big; cat again/one again/sub/kept; ls again"),
+            "xxxxxyxx400000\nchanged\nkept\none\nsub"
+        );
     });
 }
 

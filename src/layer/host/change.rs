@@ -12,13 +12,17 @@ use crate::{
     sync::{Arc, atomic::Ordering},
     sys::{
         beneath::{self, OpenFor, RenameFlags, TimeChange},
-        data,
+        data, xattr,
     },
     vfs::{
         Attr, DeviceId, Errno, FileKind, Name, NewKind, NewObject, NodeId, RenameMode, Result, SetAttr,
         SetTime, Spot,
     },
 };
+
+/// The access control list of an object, and the one that a directory hands down.
+const ACL: &[u8] = b"system.posix_acl_access";
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 impl HostUpper {
     pub(super) fn peek_name(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>> {
@@ -50,7 +54,8 @@ impl HostUpper {
         let (node, _) = self.make(&self.work, &work_fd, staged, new)?;
         let from = Spot { dir: self.work.id, name: staged, node: Some(node) };
         let to = Spot { dir: dir.id, name, node: None };
-        let renamed = self.rename_name(from, to, RenameMode::New);
+        let renamed =
+            self.hand_acl_down(&dir_fd, node, new).and_then(|()| self.rename_name(from, to, RenameMode::New));
         match renamed.and_then(|()| self.tree.attr_by_id(node)) {
             Ok(attr) => Ok((node, attr)),
             Err(error) => {
@@ -63,6 +68,23 @@ impl HostUpper {
                 Err(error)
             }
         }
+    }
+
+    /// Gives a staged object the access control list that its directory hands down.
+    fn hand_acl_down(&self, dir: &OwnedFd, id: NodeId, new: &NewObject<'_>) -> Result<()> {
+        let is_dir = matches!(new.kind, NewKind::Directory);
+        let acl = match xattr::get(dir.as_fd(), DEFAULT_ACL) {
+            Ok(Some(acl)) if !matches!(new.kind, NewKind::Symlink(_)) => acl,
+            _ => return Ok(()),
+        };
+        let fd = self.tree.descriptor(&self.tree.node(id)?, OpenFor::Path)?;
+        let names = [Some(ACL), is_dir.then_some(DEFAULT_ACL)];
+        names
+            .into_iter()
+            .flatten()
+            .try_for_each(|name| xattr::set(fd.as_fd(), name, &acl, 0))
+            .and_then(|()| beneath::set_perm(fd.as_fd(), new.perm))
+            .map_err(host("hand an access control list down"))
     }
 
     /// Makes an object and corrects what the process's mask and ids made different from what was asked for.

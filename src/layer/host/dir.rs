@@ -1,6 +1,6 @@
 //! A directory of the host as a read-only layer.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{ops::ControlFlow, os::fd::OwnedFd, path::Path};
 
 use super::{host, layer::layer_by_tree, pool::FdPool, tree::HostTree};
 use crate::{

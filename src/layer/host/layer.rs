@@ -1,6 +1,9 @@
 //! The read-only role of a host tree.
 
-use std::{ops::ControlFlow, os::fd::AsFd as _};
+use std::{
+    ops::ControlFlow,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use super::{
     host,
@@ -86,6 +89,10 @@ impl HostTree {
     pub(super) fn read(&self, id: NodeId, offset: u64, len: usize) -> Result<Data> {
         let fd = self.descriptor(&self.regular(id)?, OpenFor::Read)?;
         data::read_at(fd.as_fd(), offset, len).map(Data::from).map_err(host("read"))
+    }
+
+    pub(super) fn host_file(&self, id: NodeId) -> Result<Arc<OwnedFd>> {
+        self.descriptor(&self.regular(id)?, OpenFor::Read)
     }
 
     pub(super) fn seek(&self, id: NodeId, offset: u64, whence: SeekWhence) -> Result<u64> {
@@ -177,6 +184,10 @@ macro_rules! layer_by_tree {
 
             fn read(&self, node: NodeId, offset: u64, len: usize) -> Result<Data> {
                 self.tree.read(node, offset, len)
+            }
+
+            fn host_file(&self, node: NodeId) -> Result<Option<Arc<OwnedFd>>> {
+                self.tree.host_file(node).map(Some)
             }
 
             fn seek(&self, node: NodeId, offset: u64, whence: SeekWhence) -> Result<u64> {

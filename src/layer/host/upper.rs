@@ -3,6 +3,7 @@
 //! ```text
 //!   WORK/fim.lock      locked while a process writes to the upper
 //!   WORK/work/         staging; whatever a crash left there is swept away at the next start
+//!   WORK/index/        files of layers that had several names when they were copied up
 //! ```
 
 use std::{
@@ -44,6 +45,9 @@ const LOCK_NAME: &[u8] = b"fim.lock";
 /// The staging directory in the work directory, named as kernel overlayfs names its own.
 const STAGING_NAME: &[u8] = b"work";
 
+/// The directory of further names in the work directory.
+const INDEX_NAME: &[u8] = b"index";
+
 /// The whiteout in the staging directory of which all others are hard links.
 pub(super) const SHARED_WHITEOUT: &[u8] = b"#whiteout";
 
@@ -52,6 +56,7 @@ pub(super) const SHARED_WHITEOUT: &[u8] = b"#whiteout";
 pub struct HostUpper {
     pub(super) tree: HostTree,
     pub(super) work: Arc<HostNode>,
+    index: Arc<HostNode>,
     /// User and group id that objects get which this process makes.
     pub(super) own_ids: (u32, u32),
     /// Whether the shared whiteout exists and has room for more names.
@@ -91,7 +96,9 @@ impl HostUpper {
         }
         let lock = open_lock(work_fd.as_fd()).map_err(prepare("make a lock file in", work))?;
         data::lock_exclusive(lock.as_fd()).map_err(|_| UpperError::InUse { work: work.to_owned() })?;
-        let staging = open_staging(work_fd.as_fd()).map_err(prepare("prepare the work directory", work))?;
+        let open =
+            |name| open_own(work_fd.as_fd(), name).map_err(prepare("prepare the work directory", work));
+        let (staging, index) = (open(STAGING_NAME)?, open(INDEX_NAME)?);
         sweep(staging.as_fd()).map_err(prepare("empty the work directory", work))?;
         probe(staging.as_fd()).map_err(|(ability, errno)| UpperError::Unable {
             ability,
@@ -103,11 +110,13 @@ impl HostUpper {
             path: upper.to_owned(),
             errno: error.errno(),
         };
-        let host_tree = HostTree::new(upper_fd, pool, true).map_err(tree)?;
-        let work_node = host_tree.add_base(staging).map_err(tree)?;
+        let host_tree = HostTree::new(upper_fd, pool, true).map_err(&tree)?;
+        let work_node = host_tree.add_base(staging).map_err(&tree)?;
+        let index = host_tree.add_base(index).map_err(tree)?;
         Ok(Self {
             tree: host_tree,
             work: work_node,
+            index,
             own_ids: users::effective_ids(),
             shared_whiteout: Mutex::new(false),
             writers: Mutex::default(),
@@ -116,7 +125,7 @@ impl HostUpper {
         })
     }
 
-    /// Number of live nodes, the root and the work directory included.
+    /// Number of live nodes, the root, the work directory and the index included.
     #[must_use]
     pub fn live_nodes(&self) -> usize {
         self.tree.len()
@@ -133,6 +142,10 @@ layer_by_tree!(HostUpper);
 impl Upper for HostUpper {
     fn work(&self) -> NodeId {
         self.work.id
+    }
+
+    fn index(&self) -> NodeId {
+        self.index.id
     }
 
     fn peek(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>> {
@@ -189,10 +202,14 @@ impl Upper for HostUpper {
     }
 
     fn copy_range(&self, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
-        let source = self.tree.descriptor(&self.tree.regular(from.0)?, OpenFor::Read)?;
+        let source = self.tree.host_file(from.0)?;
+        self.copy_from((source.as_fd(), from.1), to, len)
+    }
+
+    fn copy_from(&self, from: (BorrowedFd<'_>, u64), to: (NodeId, u64), len: u64) -> Result<u64> {
         let target = self.writer(to.0)?;
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        data::copy_range((source.as_fd(), from.1), (target.as_fd(), to.1), len)
+        data::copy_range(from, (target.as_fd(), to.1), len)
             .map(|copied| copied as u64)
             .map_err(host("copy a range"))
     }
@@ -237,9 +254,10 @@ fn open_lock(work: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
 }
 
-fn open_staging(work: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    match beneath::make_directory(work, STAGING_NAME, 0o700) {
-        Ok(()) | Err(Errno::EEXIST) => beneath::open(work, STAGING_NAME, OpenFor::Path),
+/// Opens a directory of the work directory, which is made if it is not there.
+fn open_own(work: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    match beneath::make_directory(work, name, 0o700) {
+        Ok(()) | Err(Errno::EEXIST) => beneath::open(work, name, OpenFor::Path),
         Err(errno) => Err(errno),
     }
 }
