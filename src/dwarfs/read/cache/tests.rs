@@ -429,7 +429,7 @@ fn readers_workers_and_eviction_get_along() {
 struct Long(AtomicU32, Vec<u32>);
 
 impl Long {
-    fn new() -> Arc<dyn Origin> {
+    fn origin() -> Arc<dyn Origin> {
         Arc::new(Self(AtomicU32::new(0), vec![u32::try_from(UNIT).unwrap(); LONG / UNIT]))
     }
 }
@@ -478,7 +478,7 @@ impl Origin for Long {
 
 #[test]
 fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
-    let origin = Long::new();
+    let origin = Long::origin();
     let cache = BlockCache::new(2 * LONG + LONG / 2);
     let read = |block: u32, range: Range<usize>| {
         let slice = cache.slice(Key { archive: 1, block }, &origin, range.clone()).unwrap();
@@ -508,7 +508,7 @@ fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
 
 #[test]
 fn what_is_looked_at_stays() {
-    let origin = Long::new();
+    let origin = Long::origin();
     let cache = BlockCache::new(LONG + LONG / 2);
     let read = |block: u32| cache.slice(Key { archive: 1, block }, &origin, 0..LONG).unwrap();
     let pinned = read(0);
@@ -520,7 +520,7 @@ fn what_is_looked_at_stays() {
 
 #[test]
 fn readers_of_blocks_that_are_given_back_see_what_belongs_there() {
-    let origin = Long::new();
+    let origin = Long::origin();
     let cache = BlockCache::new(3 * LONG);
     thread::scope(|scope| {
         for seed in 1..=4_usize {
