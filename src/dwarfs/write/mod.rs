@@ -42,7 +42,7 @@ use compress::Compressor;
 pub use dir_source::DirSource;
 pub use error::{PathText, TarProblem, WriteError};
 pub use object::{Content, Device, FileContent, Object, Timestamp};
-pub use options::{Codec, History, Level, Order, Packing, Times, WriteOptions};
+pub use options::{Codec, History, Level, Order, Packing, Segmentation, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use source::{Contents, Source};
@@ -76,6 +76,8 @@ pub struct Summary {
     pub bytes_in: u64,
     /// Size of what was compressed: without holes, and of equal files one only.
     pub bytes_packed: u64,
+    /// What of that was found again in a block.
+    pub bytes_matched: u64,
     /// Size of the archive.
     pub bytes_out: u64,
 }
@@ -102,8 +104,9 @@ pub fn write_archive(
         groups.iter().filter_map(|group| tree.object(group.first)?.file()).map(FileContent::data_len).sum();
     progress.begin(Phase::Compress, count, bytes);
     let mut archive = ArchiveWriter::new(output, progress);
+    let cut = segment::Cut { block_size: options.block_size(), segmentation: options.segmentation() };
     let segmented = compress::run(options.data, threads, &mut archive, |sink| {
-        segment::segment(&files, &mut tree, groups, options.block_size(), sink, progress)
+        segment::segment(&files, &mut tree, groups, cut, sink, progress)
     })?;
 
     progress.begin(Phase::Finish, 0, 0);
@@ -149,7 +152,8 @@ fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
 }
 
 fn summarise(tree: &Tree, segmented: &segment::Segmented, bytes_out: u64) -> Summary {
-    let mut summary = Summary { bytes_out, duplicates: segment::duplicates(segmented), ..Summary::default() };
+    let (duplicates, bytes_matched) = (segment::duplicates(segmented), segmented.matched);
+    let mut summary = Summary { bytes_out, duplicates, bytes_matched, ..Summary::default() };
     summary.hard_links = (tree.entries().len() - tree.objects().len()) as u64;
     for object in tree.objects() {
         match &object.content {

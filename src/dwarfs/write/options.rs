@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use super::{error::WriteError, object::Timestamp};
+use super::{error::WriteError, object::Timestamp, segment::LEAST_BITS};
 use crate::{dwarfs::profile::Profile, sync::Arc};
 
 /// How sections are compressed. What does not get smaller is stored in any case.
@@ -37,6 +37,35 @@ pub enum Order {
     Profile(Arc<Profile>),
 }
 
+/// How contents are found again that a recent block has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmentation {
+    /// Length of the shortest match for sure, as a power of two, 6 to 24.
+    pub window_bits: u8,
+    /// A window is remembered at every 2^(`window_bits` - `step_shift`)th byte: the more, the more memory, and the
+    /// more matches that are hardly longer than a window.
+    pub step_shift: u8,
+    /// So many blocks are looked at, the one that is being filled among them.
+    pub lookback: u8,
+}
+
+impl Segmentation {
+    /// Length of a window in bytes.
+    pub(super) const fn window(self) -> usize {
+        1 << self.window_bits
+    }
+
+    /// Bytes between two windows that are remembered, as a power of two.
+    pub(super) const fn step_bits(self) -> u8 {
+        self.window_bits.saturating_sub(self.step_shift)
+    }
+
+    /// Bytes between two windows that are remembered.
+    pub(super) const fn step(self) -> usize {
+        1 << self.step_bits()
+    }
+}
+
 /// Which tables of the metadata are stored as differences. That makes uncompressed metadata smaller and costs every
 /// reader time and memory when it opens the archive, so nothing is packed unless asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +94,8 @@ pub struct History {
 pub struct WriteOptions {
     /// Block size as a power of two, 10 to 30: the unit of compression, and of memory.
     pub block_size_bits: u8,
+    /// How contents are found again; `None`, or windows longer than a block: whole files only.
+    pub segmentation: Option<Segmentation>,
     /// Codec of file data.
     pub data: Codec,
     /// Codec of the metadata. Stored metadata is read in place, compressed metadata takes less room.
@@ -102,25 +133,30 @@ struct Meaning {
     data: i32,
     /// The same for the metadata.
     metadata: i32,
+    /// How often windows of 4 KiB are remembered; 0: contents are not looked for.
+    step_shift: u8,
 }
 
-const fn meaning(block_size_bits: u8, data: i32, metadata: i32) -> Meaning {
-    Meaning { block_size_bits, data, metadata }
+const fn meaning(block_size_bits: u8, data: i32, metadata: i32, step_shift: u8) -> Meaning {
+    Meaning { block_size_bits, data, metadata, step_shift }
 }
+
+/// Length of a window at every level that has one, as a power of two.
+const WINDOW_BITS: u8 = 12;
 
 /// What each level stands for. Block sizes and what is compressed at all are those of mkdwarfs; where that has other
 /// codecs there is a zstd of about their speed.
 const LEVELS: [Meaning; 10] = [
-    meaning(20, 0, 0),
-    meaning(20, 1, 0),
-    meaning(20, 3, 0),
-    meaning(21, 5, 0),
-    meaning(22, 7, 0),
-    meaning(23, 9, 0),
-    meaning(24, 12, 0),
-    meaning(24, 17, 17),
-    meaning(24, 19, 19),
-    meaning(26, 22, 22),
+    meaning(20, 0, 0, 0),
+    meaning(20, 1, 0, 0),
+    meaning(20, 3, 0, 0),
+    meaning(21, 5, 0, 1),
+    meaning(22, 7, 0, 2),
+    meaning(23, 9, 0, 2),
+    meaning(24, 12, 0, 3),
+    meaning(24, 17, 17, 3),
+    meaning(24, 19, 19, 4),
+    meaning(26, 22, 22, 4),
 ];
 
 impl Level {
@@ -149,6 +185,10 @@ impl Default for Level {
 
 /// Smallest and largest block size as a power of two; upstream's writer has the same.
 const BLOCK_SIZE_BITS: std::ops::RangeInclusive<u8> = 10..=30;
+/// Lengths of a window as a power of two.
+const WINDOWS: std::ops::RangeInclusive<u8> = LEAST_BITS..=24;
+/// Windows that are remembered of a block, as a power of two: what finds them takes some 10 bytes each.
+const MOST_WINDOWS_BITS: u8 = 22;
 /// Levels of zstd.
 const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 1..=22;
 
@@ -160,6 +200,11 @@ impl WriteOptions {
         let meaning = level.meaning();
         Self {
             block_size_bits: meaning.block_size_bits,
+            segmentation: (meaning.step_shift > 0).then_some(Segmentation {
+                window_bits: WINDOW_BITS,
+                step_shift: meaning.step_shift,
+                lookback: 1,
+            }),
             data: codec(meaning.data),
             metadata: codec(meaning.metadata),
             times: Times::default(),
@@ -178,16 +223,24 @@ impl WriteOptions {
         1_u32.checked_shl(u32::from(self.block_size_bits)).unwrap_or(0)
     }
 
+    /// How contents are found again, where a block can hold a window.
+    pub(super) fn segmentation(&self) -> Option<Segmentation> {
+        self.segmentation.filter(|segmentation| segmentation.window_bits <= self.block_size_bits)
+    }
+
     /// Checks that every option is in its range.
     ///
     /// # Errors
     /// Names the first one that is not.
     pub fn check(&self) -> Result<(), WriteError> {
         let (least, most) = (*BLOCK_SIZE_BITS.start(), *BLOCK_SIZE_BITS.end());
-        if !BLOCK_SIZE_BITS.contains(&self.block_size_bits) {
-            let found = i64::from(self.block_size_bits);
-            let (least, most) = (i64::from(least), i64::from(most));
-            return Err(WriteError::Option { option: "block size (bits)", found, least, most });
+        in_range("block size (bits)", self.block_size_bits, least, most)?;
+        if let Some(segmentation) = self.segmentation() {
+            let (least, most) = (*WINDOWS.start(), *WINDOWS.end());
+            in_range("window size (bits)", segmentation.window_bits, least, most)?;
+            let finest = (MOST_WINDOWS_BITS + segmentation.window_bits).saturating_sub(self.block_size_bits);
+            in_range("window step", segmentation.step_shift, 0, finest.min(segmentation.window_bits))?;
+            in_range("lookback", segmentation.lookback, 1, u8::MAX)?;
         }
         for codec in [self.data, self.metadata] {
             if let Codec::Zstd { level } = codec
@@ -200,6 +253,14 @@ impl WriteOptions {
         }
         Ok(())
     }
+}
+
+fn in_range(option: &'static str, found: u8, least: u8, most: u8) -> Result<(), WriteError> {
+    if (least..=most).contains(&found) {
+        return Ok(());
+    }
+    let (found, least, most) = (i64::from(found), i64::from(least), i64::from(most));
+    Err(WriteError::Option { option, found, least, most })
 }
 
 #[cfg(test)]
