@@ -16,6 +16,7 @@ use fuser::{
 
 use super::{
     convert::{self, FOREVER, caller, perm},
+    fill::Fill,
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
     reply,
     requests::{Request, Requests},
@@ -43,14 +44,21 @@ pub(super) struct Front {
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
     requests: Arc<Requests>,
+    /// What hears of reads, where nobody can change what is read.
+    fill: Option<Arc<Fill>>,
 }
 
 impl Front {
     /// Serves `fs` as `options` say.
-    pub(super) fn new(fs: Arc<dyn FileSystem>, options: Options, requests: Arc<Requests>) -> Self {
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        options: Options,
+        requests: Arc<Requests>,
+        fill: Option<Arc<Fill>>,
+    ) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
-        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests }
+        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests, fill }
     }
 }
 
@@ -258,6 +266,9 @@ impl Filesystem for Front {
         reply: ReplyData,
     ) {
         self.requests.note(Request::Read);
+        if let Some(fill) = &self.fill {
+            fill.note(ino(node), offset, usize::try_from(size).unwrap_or(usize::MAX));
+        }
         let work = || self.fs.read(ino(node), offset, usize::try_from(size).unwrap_or(0));
         reply::answer(request, reply, work, |reply, data| reply.data(&data.contiguous()));
     }

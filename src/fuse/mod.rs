@@ -4,6 +4,7 @@
 //! kernel -- /dev/fuse --> session threads --> front (decode, call, reply) --> vfs::FileSystem
 //!    ^                                                                             |
 //!    +------ notices thread <----- queue <----- vfs::Invalidate --------------------+
+//!    +------ fill thread: pages of read-only mounts that are about to be asked for
 //! ```
 //!
 //! It works by node and not by handle: OPEN, OPENDIR, FLUSH and RELEASE are answered once with `ENOSYS`, after which
@@ -14,6 +15,7 @@
 //! leave the folder.
 
 mod convert;
+mod fill;
 mod front;
 mod notify;
 mod options;

@@ -12,7 +12,7 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, Requests, front::Front};
+use super::{Notices, Options, Requests, fill::Fill, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
@@ -39,6 +39,7 @@ pub struct Serving {
     session: thread::JoinHandle<io::Result<()>>,
     notices: Arc<Notices>,
     sender: thread::JoinHandle<()>,
+    fill: Option<(Arc<Fill>, thread::JoinHandle<()>)>,
     ended: PipeReader,
     requests: Arc<Requests>,
 }
@@ -62,11 +63,14 @@ pub fn serve(
     // Each clone is made by opening /dev/fuse by name, which a user that fusermount3 helped may not be able to.
     config.clone_fd = fuse_dev::open().is_ok();
     let requests = Arc::new(Requests::default());
-    let front = Front::new(fs, options, Arc::clone(&requests));
+    let fill = fs.is_read_only().then(Arc::<Fill>::default);
+    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone());
     let session =
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 
     let sender = notices.start(session.notifier()).map_err(Error::Start)?;
+    let fill = fill.map(|fill| fill.start(fs, session.notifier()).map(|thread| (fill, thread)));
+    let fill = fill.transpose().map_err(Error::Start)?;
     let (ended, end) = pipe().map_err(Error::Start)?;
     let session = thread::Builder::new()
         .name("fim-session".to_owned())
@@ -76,7 +80,7 @@ pub fn serve(
             result
         })
         .map_err(Error::Start)?;
-    Ok(Serving { session, notices, sender, ended, requests })
+    Ok(Serving { session, notices, sender, fill, ended, requests })
 }
 
 impl Serving {
@@ -100,8 +104,12 @@ impl Serving {
     pub fn wait(self) -> Result<(), Error> {
         let result = self.session.join();
         self.notices.close();
-        // A sender that panicked has nothing left to say.
+        // A thread that panicked has nothing left to say.
         let _ = self.sender.join();
+        if let Some((fill, thread)) = self.fill {
+            fill.close();
+            let _ = thread.join();
+        }
         match result {
             Ok(result) => result.map_err(Error::Broken),
             Err(_) => Err(Error::Broken(io::Error::other("a session thread panicked"))),

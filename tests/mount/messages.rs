@@ -136,3 +136,41 @@ fn reading_costs_a_message_a_file_and_the_next_time_none() {
     assert_eq!(cost(&served, &["sh", "-c", &script]), BTreeMap::new());
     served.stop();
 }
+
+#[test]
+fn reads_here_and_there_have_the_rest_handed_over() {
+    use std::os::unix::fs::FileExt as _;
+    if !can_mount() {
+        return;
+    }
+    const PAGE: u64 = 4 << 10;
+    let tree = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = (0..24_u32 << 20).map(|at| u8::try_from(at / 4_096 * 7 % 251).unwrap()).collect();
+    fs::write(tree.path().join("file"), &bytes).unwrap();
+    let mut archive = Vec::new();
+    write_archive(&DirSource::open(tree.path()).unwrap(), &WriteOptions::default(), &mut archive, &())
+        .unwrap();
+    let overlay =
+        Overlay::new(vec![layer(&archive)], None, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
+    let served = Served::start(Arc::new(overlay), Options::default());
+    let file = fs::File::open(served.join("file")).unwrap();
+    let reads = || served.requests().counted().find(|(kind, _)| *kind == Request::Read).map_or(0, |(_, n)| n);
+    let mut page = vec![0; usize::try_from(PAGE).unwrap()];
+    let mut read = |number: u64| {
+        file.read_exact_at(&mut page, number * PAGE).unwrap();
+        let start = usize::try_from(number * PAGE).unwrap();
+        assert!(page == bytes[start..start + page.len()], "page {number}");
+    };
+    let pages = (24 << 20) / PAGE;
+    // Jumps all over the file, each page once.
+    let order: Vec<u64> = (0..pages).map(|number| number * 2_741 % pages).collect();
+    for number in &order[..64] {
+        read(*number);
+    }
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let before = reads();
+    for number in &order[64..] {
+        read(*number);
+    }
+    assert!(reads() - before < 64, "{} messages for {} pages", reads() - before, pages - 64);
+}
