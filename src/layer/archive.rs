@@ -278,7 +278,13 @@ mod tests {
 
     fn archive_of(tree: &Path, data: Codec) -> Vec<u8> {
         let threads = NonZeroUsize::MIN;
-        let options = WriteOptions { block_size_bits: 16, data, threads, ..WriteOptions::default() };
+        let options = WriteOptions {
+            block_size_bits: 16,
+            segmentation: None,
+            data,
+            threads,
+            ..WriteOptions::default()
+        };
         let mut bytes = Vec::new();
         write_archive(&DirSource::open(tree).unwrap(), &options, &mut bytes, &()).unwrap();
         bytes

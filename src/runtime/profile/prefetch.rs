@@ -180,7 +180,13 @@ mod tests {
             }
         }
         let (data, threads) = (Codec::Zstd { level: 1 }, NonZeroUsize::MIN);
-        let options = WriteOptions { block_size_bits: 16, data, threads, ..WriteOptions::default() };
+        let options = WriteOptions {
+            block_size_bits: 16,
+            segmentation: None,
+            data,
+            threads,
+            ..WriteOptions::default()
+        };
         let path = place.join(name);
         let mut output = fs::File::create(&path).unwrap();
         write_archive(&DirSource::open(&tree).unwrap(), &options, &mut output, &()).unwrap();
