@@ -75,6 +75,8 @@ pub fn measure(plan: &Plan<'_>, kinds: Kinds) -> Report {
             mounts(plan, server, at, &mut report);
         }
         let Some(image) = &plan.args.image else { continue };
+        // A name alone would be looked for in PATH.
+        let image = &image.canonicalize().unwrap_or_else(|_| image.clone());
         let programs = Programs { plan, image, bwrap: bwrap.as_deref() };
         if let Some(at) = names.iter().position(|name| name.starts_with("fim")) {
             programs.ours(at, &mut report);
