@@ -253,7 +253,7 @@ impl BlockCache {
                     Taken::Whole => {}
                     Taken::Ripened => {
                         self.count_references(&block.origin);
-                        self.make_room();
+                        self.give_back();
                     }
                     Taken::Gone => {
                         self.drop_block(&block);
@@ -384,10 +384,17 @@ impl BlockCache {
         }
     }
 
-    /// Gives back what was served while there is much, and evicts blocks until the cache is within its bound.
-    fn make_room(&self) {
+    /// Gives back what was served while there is much of it.
+    fn give_back(&self) {
         while self.used() > self.options.max_bytes / SERVED_SHARE && self.thin() {}
+    }
+
+    /// Brings the cache within its bound: gives back what was served, or evicts blocks.
+    fn make_room(&self) {
         while self.used() > self.options.max_bytes {
+            if self.thin() {
+                continue;
+            }
             let Some(block) = self.keep.lock().evict(self.options.max_bytes) else { return };
             self.let_go(&block);
         }
