@@ -69,7 +69,10 @@ impl Index {
         let file_len = len_of(source)?;
         let (offset, len) = match place {
             Place::At { offset, len } => (offset, len),
-            Place::Auto => (find_archive(source, file_len)?, None),
+            Place::Auto => {
+                let found = find_archive(source, file_len);
+                (found.map_err(|error| why_not_at_start(source).unwrap_or(error))?, None)
+            }
         };
         let rest = file_len.saturating_sub(offset);
         let end = offset + len.unwrap_or(rest).min(rest);
@@ -343,6 +346,14 @@ const fn mismatch(section: Section, checksum: Checksum) -> Error {
     Error::Checksum { section: section.number, offset: section.offset, checksum }
 }
 
+/// What is wrong with the archive at the start of a file, which begins like one.
+fn why_not_at_start(source: &dyn ReadAt) -> Option<Error> {
+    match Index::open(source, Place::At { offset: 0, len: None }) {
+        Err(error @ (Error::Truncated { .. } | Error::Version { .. })) => Some(error),
+        _ => None,
+    }
+}
+
 /// Finds the first archive in a file: a header that another one follows, where it says that it ends.
 fn find_archive(source: &dyn ReadAt, file_len: u64) -> Result<u64, Error> {
     const STEP: usize = 1 << 20;
@@ -450,6 +461,15 @@ mod tests {
 
     fn open(bytes: &[u8], place: Place) -> Result<Index, Error> {
         Index::open(&bytes.to_vec(), place)
+    }
+
+    #[test]
+    fn an_archive_that_was_cut_off_is_called_one() {
+        let archive = example(true);
+        let cut = open(&archive[..66], Place::Auto);
+        assert!(matches!(cut, Err(Error::Truncated { .. })), "{cut:?}");
+        let none = open(&[b'x'; 200], Place::Auto);
+        assert!(matches!(none, Err(Error::NotFound { .. })), "{none:?}");
     }
 
     const START: Place = Place::At { offset: 0, len: None };
