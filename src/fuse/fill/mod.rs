@@ -138,7 +138,9 @@ impl Fill {
     ) -> io::Result<Vec<thread::JoinHandle<()>>> {
         let start = |number| {
             let (fill, fs, notifier) = (Arc::clone(self), Arc::clone(&fs), notifier.clone());
-            thread::Builder::new().name(format!("fim-fill-{number}")).spawn(move || fill.work(&*fs, &notifier))
+            thread::Builder::new()
+                .name(format!("fim-fill-{number}"))
+                .spawn(move || fill.work(&*fs, &notifier))
         };
         (0..THREADS).map(start).collect()
     }

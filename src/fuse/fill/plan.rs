@@ -113,7 +113,8 @@ impl<W> Plan<W> {
         filling.begun &= !place.bit();
         if last {
             // Who waits behind the end is answered all the same.
-            let waited = filling.waiting.iter().fold(0, |bits, (number, _)| bits | 1_u64.rotate_left(*number));
+            let waited =
+                filling.waiting.iter().fold(0, |bits, (number, _)| bits | 1_u64.rotate_left(*number));
             filling.left &= waited | place.bit().wrapping_sub(1);
         }
         let is_done = filling.left | filling.begun == 0;
@@ -171,8 +172,12 @@ mod tests {
             assert_eq!(plan.leave(place(number, piece), who), Ok(()));
         }
         let next: Vec<_> = std::iter::from_fn(|| plan.next()).take(4).collect();
-        let expected =
-            [(place(1, 9), vec!['a', 'c']), (place(1, 3), vec!['d']), (place(2, 5), vec!['b']), (place(1, 1), vec![])];
+        let expected = [
+            (place(1, 9), vec!['a', 'c']),
+            (place(1, 3), vec!['d']),
+            (place(2, 5), vec!['b']),
+            (place(1, 1), vec![]),
+        ];
         assert_eq!(next, expected);
     }
 

@@ -65,7 +65,8 @@ impl Watch {
     }
 
     fn slot(&self, region: Region) -> Option<(&Slot, u64)> {
-        let mixed = (region.ino.get().rotate_left(32) ^ region.number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mixed =
+            (region.ino.get().rotate_left(32) ^ region.number).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let at = usize::try_from(mixed >> 32).unwrap_or_default() % SLOTS;
         Some((self.slots.get(at)?, mixed))
     }
