@@ -372,6 +372,23 @@ fn a_block_that_is_walked_through_is_finished_by_a_worker() {
 }
 
 #[test]
+fn several_walkers_have_what_each_comes_to_loaded() {
+    let setting = Setting::serving(100, Duration::from_secs(60));
+    for (block, next) in [(10, 40), (20, 30), (60, 50)] {
+        let next = |most: usize| Next::of(block, [block, next].into_iter(), most, true);
+        for range in [0..100, 100..300] {
+            setting.cache.slice(key(block), &setting.origin, range, &next).unwrap();
+        }
+    }
+    wait_for("the blocks that they come to", || [40, 30, 50].iter().all(|block| setting.has(*block)));
+    // At the end of a long file nothing is known of what comes next.
+    setting.cache.slice(key(0), &setting.origin, 0..500, &|_| Next::of(0, [].into_iter(), 2, true)).unwrap();
+    wait_for("the end of the work", || setting.cache.workers.is_at_rest());
+    assert!(!setting.has(1));
+    assert_eq!(setting.fake.opened(), 7);
+}
+
+#[test]
 fn single_reads_at_random_places_load_nothing_else() {
     let setting = Setting::serving(100, Duration::from_secs(60));
     for block in [9, 3, 77, 50] {
