@@ -266,10 +266,13 @@ impl Filesystem for Front {
         reply: ReplyData,
     ) {
         self.requests.note(Request::Read);
-        if let Some(fill) = &self.fill {
-            fill.note(ino(node), offset, usize::try_from(size).unwrap_or(usize::MAX));
-        }
-        let work = || self.fs.read(ino(node), offset, usize::try_from(size).unwrap_or(0));
+        let (node, len) = (ino(node), usize::try_from(size).unwrap_or(0));
+        let reply = match &self.fill {
+            Some(fill) => fill.hear(request.into(), node, offset, len, reply),
+            None => Some(reply),
+        };
+        let Some(reply) = reply else { return };
+        let work = || self.fs.read(node, offset, len);
         reply::answer(request, reply, work, |reply, data| reply.data(&data.contiguous()));
     }
 

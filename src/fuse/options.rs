@@ -16,8 +16,9 @@ pub(super) const MAX_BACKGROUND: u16 = 128;
 /// Session threads beyond which the device's queue, not the work, is what they wait for.
 const MOST_THREADS: usize = 8;
 
-/// Session threads below which one slow read stops everybody else.
-const FEWEST_THREADS: usize = 2;
+/// Session threads below which slow reads stop everybody else: who waits for a block keeps his thread, and with two of
+/// them two readers of one block keep all other blocks from being decoded. More threads than cores cost nothing.
+const FEWEST_THREADS: usize = 4;
 
 /// Where written bytes wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -50,6 +50,19 @@ answers!(
     ReplyXattr,
 );
 
+/// Who asked, as far as a log needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller {
+    uid: u32,
+    pid: u32,
+}
+
+impl From<&fuser::Request> for Caller {
+    fn from(request: &fuser::Request) -> Self {
+        Self { uid: request.uid(), pid: request.pid() }
+    }
+}
+
 /// Does `work` and answers with `send`, or with the errno of its failure.
 pub(super) fn answer<R: Answer, T>(
     request: &fuser::Request,
@@ -57,9 +70,19 @@ pub(super) fn answer<R: Answer, T>(
     work: impl FnOnce() -> vfs::Result<T>,
     send: impl FnOnce(R, T),
 ) {
+    answer_to(Caller::from(request), reply, work, send);
+}
+
+/// As [`answer`], where the request itself is gone.
+pub(super) fn answer_to<R: Answer, T>(
+    caller: Caller,
+    reply: R,
+    work: impl FnOnce() -> vfs::Result<T>,
+    send: impl FnOnce(R, T),
+) {
     match guarded(work) {
         Ok(value) => send(reply, value),
-        Err(error) => fail(request, reply, &error),
+        Err(error) => fail(caller, reply, &error),
     }
 }
 
@@ -72,7 +95,7 @@ pub(super) fn fill<R: Answer>(
 ) {
     match guarded(|| work(&mut reply)) {
         Ok(()) => send(reply),
-        Err(error) => fail(request, reply, &error),
+        Err(error) => fail(Caller::from(request), reply, &error),
     }
 }
 
@@ -139,7 +162,7 @@ impl DirPlusSink for ReplyDirectoryPlus {
 ///
 /// Unwind safety: our locks do not poison, and a file system must hold its invariants at every point where it can
 /// panic; what breaks after that is the log's first line.
-fn guarded<T>(work: impl FnOnce() -> vfs::Result<T>) -> vfs::Result<T> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> vfs::Result<T>) -> vfs::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         Err(vfs::Error::with_source(Errno::EIO, "finish the request", panic_message(payload.as_ref())))
     })
@@ -151,8 +174,7 @@ fn panic_message(payload: &(dyn Any + Send)) -> String {
     format!("panic: {}", text.unwrap_or("without a message"))
 }
 
-fn fail(request: &fuser::Request, reply: impl Answer, error: &vfs::Error) {
-    let (uid, pid) = (request.uid(), request.pid());
+fn fail(Caller { uid, pid }: Caller, reply: impl Answer, error: &vfs::Error) {
     if error.is_ordinary() {
         tracing::debug!(uid, pid, "{error}");
     } else {

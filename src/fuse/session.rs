@@ -39,7 +39,7 @@ pub struct Serving {
     session: thread::JoinHandle<io::Result<()>>,
     notices: Arc<Notices>,
     sender: thread::JoinHandle<()>,
-    fill: Option<(Arc<Fill>, thread::JoinHandle<()>)>,
+    fill: Option<(Arc<Fill>, Vec<thread::JoinHandle<()>>)>,
     ended: PipeReader,
     requests: Arc<Requests>,
 }
@@ -69,7 +69,7 @@ pub fn serve(
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 
     let sender = notices.start(session.notifier()).map_err(Error::Start)?;
-    let fill = fill.map(|fill| fill.start(fs, session.notifier()).map(|thread| (fill, thread)));
+    let fill = fill.map(|fill| fill.start(fs, &session.notifier()).map(|threads| (fill, threads)));
     let fill = fill.transpose().map_err(Error::Start)?;
     let (ended, end) = pipe().map_err(Error::Start)?;
     let session = thread::Builder::new()
@@ -106,9 +106,11 @@ impl Serving {
         self.notices.close();
         // A thread that panicked has nothing left to say.
         let _ = self.sender.join();
-        if let Some((fill, thread)) = self.fill {
+        if let Some((fill, threads)) = self.fill {
             fill.close();
-            let _ = thread.join();
+            for thread in threads {
+                let _ = thread.join();
+            }
         }
         match result {
             Ok(result) => result.map_err(Error::Broken),

@@ -30,6 +30,10 @@ const LONGEST_ON_HEAP: usize = 64 << 10;
 /// Unit in which mappings are trimmed and given back: a page of every system that we run on is at most this long.
 pub const UNIT: usize = 64 << 10;
 
+/// What a decoder gets at a time: with one call for many pages a page costs half of what it costs when the decoder
+/// runs into it. More would lie idle while a decoder rests.
+const AHEAD: usize = 256 << 10;
+
 /// The memory of one block.
 pub struct Memory {
     base: NonNull<u8>,
@@ -76,7 +80,7 @@ impl Memory {
         };
         let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
         let memory = Arc::new(Self { base, capacity, published: AtomicUsize::new(0), released: 0, backing });
-        let writer = Writer { memory: Arc::clone(&memory) };
+        let writer = Writer { memory: Arc::clone(&memory), there: 0 };
         Ok((memory, writer))
     }
 
@@ -169,6 +173,8 @@ impl fmt::Debug for Memory {
 #[derive(Debug)]
 pub struct Writer {
     memory: Arc<Memory>,
+    /// Up to here pages have been asked for.
+    there: usize,
 }
 
 impl Writer {
@@ -182,6 +188,24 @@ impl Writer {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.memory.capacity
+    }
+
+    /// Gets the pages for the next `count` bytes that are about to be written. A system that cannot do that gives
+    /// them out one by one.
+    pub fn expect(&mut self, count: usize) {
+        let Backing::Mapping(kept) = &self.memory.backing else { return };
+        let start = self.there.next_multiple_of(UNIT);
+        let end =
+            self.published().saturating_add(count).next_multiple_of(UNIT).min(kept.load(Ordering::Relaxed));
+        if start >= end {
+            return;
+        }
+        self.there = end;
+        // SAFETY: the range begins at a page and lies within the mapping, which lives as long as `memory`. The advice
+        // makes pages present and changes no contents. That it is refused is fine.
+        let _ = unsafe {
+            madvise(self.memory.base.as_ptr().add(start).cast(), end - start, Advice::LinuxPopulateWrite)
+        };
     }
 
     /// The bytes that are not published yet, to be written.
@@ -212,6 +236,9 @@ impl Writer {
     /// What the decoder says; nothing has been published then.
     pub fn decompress(&mut self, decoder: &mut DCtx<'static>, input: &mut InBuffer<'_>) -> SafeResult {
         let published = self.published();
+        if self.there < published.saturating_add(AHEAD / 2) {
+            self.expect(AHEAD);
+        }
         decoder.decompress_stream(&mut OutBuffer::around_pos(&mut Whole(self), published), input)
     }
 
@@ -319,6 +346,27 @@ mod tests {
         for at in [0, 2 * UNIT - 1, 5 * UNIT, 10 * UNIT - 1] {
             assert_eq!(memory.bytes(at..at + 1), [byte(at)]);
         }
+    }
+
+    #[test]
+    fn what_is_expected_is_there_and_no_more() {
+        /// Pages that are in memory.
+        fn pages(memory: &Memory) -> usize {
+            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let head = format!("{:x}-", memory.base.as_ptr().addr());
+            let mut lines = maps.lines().skip_while(|line| !line.starts_with(&head));
+            let resident = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+            resident.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+        }
+        let (memory, mut writer) = Memory::reserve((3 << 20) + 5).unwrap();
+        assert_eq!(pages(&memory), 0);
+        writer.expect(AHEAD);
+        assert_eq!(pages(&memory), AHEAD);
+        fill(&mut writer, UNIT);
+        writer.expect(AHEAD);
+        assert_eq!(pages(&memory), AHEAD + UNIT);
+        writer.expect(usize::MAX);
+        assert_eq!(pages(&memory), (3 << 20) + 4_096);
     }
 
     #[test]

@@ -6,12 +6,16 @@ use std::{
     num::NonZeroUsize,
     path::Path,
     process::{Command, Stdio},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use fim::{
     dwarfs::{
-        read::{Archive, BlockCache, Place},
+        format::section::SectionKind,
+        read::{Archive, BlockCache, CacheOptions, Place},
         write::{DirSource, WriteOptions, write_archive},
     },
     fuse::{Options, Request},
@@ -60,7 +64,8 @@ static ARCHIVES: LazyLock<[Vec<u8>; 2]> = LazyLock::new(|| {
 
 fn layer(bytes: &[u8]) -> Arc<dyn Layer> {
     let place = Place::At { offset: 0, len: None };
-    let archive = Archive::open(Arc::new(bytes.to_vec()), place, &BlockCache::new(1 << 22)).unwrap();
+    let cache = BlockCache::with(CacheOptions::serving(64 << 20, None));
+    let archive = Archive::open(Arc::new(bytes.to_vec()), place, &cache).unwrap();
     Arc::new(ArchiveLayer::new(archive).unwrap())
 }
 
@@ -137,22 +142,106 @@ fn reading_costs_a_message_a_file_and_the_next_time_none() {
     served.stop();
 }
 
+const PAGE: u64 = 4 << 10;
+
+/// An archive with one `file` of 24 MiB, and what is in that.
+static LARGE_FILE: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+    let tree = tempfile::tempdir().unwrap();
+    // Each page is full of its number.
+    let bytes: Vec<u8> = (0..24_u32 << 18).flat_map(|word| (word >> 10).to_le_bytes()).collect();
+    fs::write(tree.path().join("file"), &bytes).unwrap();
+    let mut archive = Vec::new();
+    write_archive(&DirSource::open(tree.path()).unwrap(), &WriteOptions::default(), &mut archive, &())
+        .unwrap();
+    (archive, bytes)
+});
+
+fn serve_bytes(archive: &[u8]) -> Served {
+    let overlay =
+        Overlay::new(vec![layer(archive)], None, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
+    Served::start(Arc::new(overlay), Options::default())
+}
+
+/// Sixteen threads read all pages of `file`, each in its own stretch, here and there; `expect` looks at each answer.
+fn jump_about(served: &Served, pages: u64, expect: &(dyn Fn(u64, std::io::Result<&[u8]>) + Sync)) {
+    use std::os::unix::fs::FileExt as _;
+    const JOBS: u64 = 16;
+    let stretch = pages / JOBS;
+    std::thread::scope(|scope| {
+        for job in 0..JOBS {
+            scope.spawn(move || {
+                let file = fs::File::open(served.join("file")).unwrap();
+                let mut page = vec![0; usize::try_from(PAGE).unwrap()];
+                for step in 0..stretch {
+                    let number = job * stretch + step * 149 % stretch;
+                    let outcome = file.read_exact_at(&mut page, number * PAGE);
+                    expect(number, outcome.map(|()| &*page));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn many_who_jump_about_get_their_pages_with_few_messages() {
+    if !can_mount() {
+        return;
+    }
+    let (archive, bytes) = &*LARGE_FILE;
+    let served = serve_bytes(archive);
+    let pages = (24 << 20) / PAGE;
+    jump_about(&served, pages, &|number, page| {
+        let start = usize::try_from(number * PAGE).unwrap();
+        assert!(page.unwrap() == &bytes[start..start + 4_096], "page {number}");
+    });
+    let reads = served.requests().counted().find(|(kind, _)| *kind == Request::Read).map_or(0, |(_, n)| n);
+    println!("{reads} messages for {pages} pages");
+    assert!(reads < pages / 4 * 3, "{reads} messages for {pages} pages");
+    served.stop();
+}
+
+#[test]
+fn pages_of_a_damaged_block_are_errors_and_nobody_waits_for_ever() {
+    if !can_mount() {
+        return;
+    }
+    let (mut archive, bytes) = LARGE_FILE.clone();
+    let second = {
+        let place = Place::At { offset: 0, len: None };
+        let archive = Archive::open(Arc::new(archive.clone()), place, &BlockCache::new(1 << 22)).unwrap();
+        let blocks = archive.index().sections().iter().filter(|section| section.kind == SectionKind::Block);
+        let second = blocks.skip(1).min_by_key(|section| section.offset).unwrap();
+        usize::try_from(second.offset.midpoint(second.end)).unwrap()
+    };
+    archive[second] ^= 1;
+    let served = serve_bytes(&archive);
+    let errors = AtomicU64::new(0);
+    jump_about(&served, (24 << 20) / PAGE, &|number, page| match page {
+        Ok(page) => {
+            let start = usize::try_from(number * PAGE).unwrap();
+            assert!(page == &bytes[start..start + 4_096], "page {number}");
+        }
+        Err(error) => {
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "page {number}");
+            errors.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(
+        errors.into_inner(),
+        (8 << 20) / PAGE,
+        "of all pages behind the first 16 MiB, and of no others"
+    );
+    served.stop();
+}
+
 #[test]
 fn reads_here_and_there_have_the_rest_handed_over() {
     use std::os::unix::fs::FileExt as _;
     if !can_mount() {
         return;
     }
-    const PAGE: u64 = 4 << 10;
-    let tree = tempfile::tempdir().unwrap();
-    let bytes: Vec<u8> = (0..24_u32 << 20).map(|at| u8::try_from(at / 4_096 * 7 % 251).unwrap()).collect();
-    fs::write(tree.path().join("file"), &bytes).unwrap();
-    let mut archive = Vec::new();
-    write_archive(&DirSource::open(tree.path()).unwrap(), &WriteOptions::default(), &mut archive, &())
-        .unwrap();
-    let overlay =
-        Overlay::new(vec![layer(&archive)], None, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
-    let served = Served::start(Arc::new(overlay), Options::default());
+    let (archive, bytes) = &*LARGE_FILE;
+    let served = serve_bytes(archive);
     let file = fs::File::open(served.join("file")).unwrap();
     let reads = || served.requests().counted().find(|(kind, _)| *kind == Request::Read).map_or(0, |(_, n)| n);
     let mut page = vec![0; usize::try_from(PAGE).unwrap()];

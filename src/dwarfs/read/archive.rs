@@ -2,6 +2,8 @@
 
 use std::ops::{ControlFlow, Range};
 
+use smallvec::SmallVec;
+
 use super::{
     blocks::Blocks,
     cache::BlockCache,
@@ -10,6 +12,7 @@ use super::{
     index::{Index, Place, Section},
     live::Live,
     paths::VisitPath,
+    prefetch::{MOST_LOOKED_AT, Next},
     read_at::ReadAt,
     stat::{Kind, Stat},
     tree::{DirEntry, Inode, Tree},
@@ -210,13 +213,25 @@ impl Archive {
             match piece {
                 Piece::Hole { .. } => data.push_zeros(take),
                 Piece::Data { block, offset, .. } if take > 0 => {
-                    data.push(self.blocks.slice(block, u64::from(offset) + skip, take)?);
+                    let next = |most| self.next(inode, block, end, most);
+                    data.push(self.blocks.slice(block, u64::from(offset) + skip, take, &next)?);
                 }
                 Piece::Data { .. } => {}
             }
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(data)
+    }
+
+    /// What somebody who has read a file up to `end`, which is in `block`, comes to.
+    fn next(&self, inode: Inode, block: u32, end: u64, most: usize) -> Next {
+        let mut rest = SmallVec::<[u32; 8]>::new();
+        // Damage is told to who reads it.
+        let _ = self.blocks_of(inode, end..u64::MAX, &mut |other| {
+            rest.push(other);
+            if rest.len() < MOST_LOOKED_AT { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        Next::of(block, rest.into_iter(), most, end > self.block_size())
     }
 
     /// Visits the blocks that hold `range` of a regular file, in file order, until `visit` breaks. A block is named

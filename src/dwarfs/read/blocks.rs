@@ -7,6 +7,7 @@ use super::{
     codec::Job,
     index::{Index, Payload, Section},
     live::{Generation, Live},
+    prefetch::Next,
     read_at::{ReadAt, read_into, read_vec},
     references::References,
     tree::Tree,
@@ -112,8 +113,14 @@ impl Blocks {
         self.sections.blocks.len()
     }
 
-    /// Returns `len` bytes at `offset` of block `number`.
-    pub(super) fn slice(&self, number: u32, offset: u64, len: usize) -> Result<Slice, Error> {
+    /// Returns `len` bytes at `offset` of block `number`. `next` tells what the reader comes to behind it.
+    pub(super) fn slice(
+        &self,
+        number: u32,
+        offset: u64,
+        len: usize,
+        next: &dyn Fn(usize) -> Next,
+    ) -> Result<Slice, Error> {
         let sections = &*self.sections;
         let block = sections.block(number)?;
         let payload = sections.payload(block)?;
@@ -122,7 +129,7 @@ impl Blocks {
             return sections.read_stored(block, payload.offset + offset, len as u64).map(Slice::from_vec);
         }
         let range = checked_range(offset, len, sections.max_len)?;
-        self.cache.slice(self.key(number), &self.origin, range)
+        self.cache.slice(self.key(number), &self.origin, range, next)
     }
 
     /// Loads blocks in the background.
@@ -205,6 +212,7 @@ impl Origin for Sections {
         }
         let len = usize::try_from(payload.len).map_err(|_| job.no_room(payload.len))?;
         let (memory, mut writer) = Memory::reserve(len).map_err(|_| job.no_room(payload.len))?;
+        writer.expect(len);
         read_into(&*self.source, payload.offset, writer.spare())?;
         writer.publish(len);
         if let Err(generation) = self.is_checked(block)? {

@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     codec,
-    prefetch::{self, Seen},
+    prefetch::{self, Next, Seen},
 };
 use crate::{
     dwarfs::Error,
@@ -218,15 +218,17 @@ impl BlockCache {
         self.remove_where(&mut |block| block.key.archive == archive);
     }
 
-    /// Returns a range of a block, which is decoded as far as needed.
+    /// Returns a range of a block, which is decoded as far as needed. `next` tells at most so many blocks that the
+    /// reader comes to behind this one.
     pub(super) fn slice(
         &self,
         key: Key,
         origin: &Arc<dyn Origin>,
         range: Range<usize>,
+        next: &dyn Fn(usize) -> Next,
     ) -> Result<Slice, Error> {
         loop {
-            if let Some(slice) = self.try_slice(key, origin, range.clone())? {
+            if let Some(slice) = self.try_slice(key, origin, range.clone(), next)? {
                 return Ok(slice);
             }
         }
@@ -238,6 +240,7 @@ impl BlockCache {
         key: Key,
         origin: &Arc<dyn Origin>,
         range: Range<usize>,
+        next: &dyn Fn(usize) -> Next,
     ) -> Result<Option<Slice>, Error> {
         let block = self.find(key, origin);
         keep::touch(&block, self.ledger.now(), self.options.max_bytes);
@@ -246,7 +249,7 @@ impl BlockCache {
         match block.reach(range.end, &self.ledger, &Reader(self)) {
             Ok(turn) => {
                 if self.options.background == Background::Always {
-                    self.look_ahead(&block, turn, asked_before, len);
+                    self.look_ahead(&block, turn, asked_before, len, next);
                 }
                 let (taken, slice) = Arc::clone(&block).slice(range);
                 match taken {
@@ -328,7 +331,14 @@ impl BlockCache {
     }
 
     /// Gives the workers what a reader's doing makes worth doing.
-    fn look_ahead(&self, block: &Arc<Block>, turn: Turn, asked_before: u64, len: u64) {
+    fn look_ahead(
+        &self,
+        block: &Arc<Block>,
+        turn: Turn,
+        asked_before: u64,
+        len: u64,
+        next: &dyn Fn(usize) -> Next,
+    ) {
         let mut seen = Seen {
             asked_before,
             asked: asked_before + len,
@@ -346,12 +356,24 @@ impl BlockCache {
                 self.workers.push(&self.me, [Job::Finish(Arc::clone(block))]);
             }
         }
-        if seen.begins_walk() && self.was_walked_before(block.key) {
-            let (key, workers) = (block.key, self.workers.most());
-            let next = prefetch::ahead(key.block, seen.capacity, workers, self.options.max_bytes, seen.room);
-            let next = next.map(|block| Key { block, ..key }).filter(|key| self.peek(*key).is_none());
-            self.workers.push(&self.me, next.map(|key| Job::Ahead((key, Arc::clone(&block.origin)))));
+        if seen.begins_walk() {
+            let (workers, max_bytes) = (self.workers.most(), self.options.max_bytes);
+            let count = prefetch::ahead(seen.capacity, workers, max_bytes, seen.room);
+            match next(count) {
+                Next::These(blocks) => self.load_ahead(block, blocks.into_iter()),
+                Next::InArchive if self.was_walked_before(block.key) => {
+                    self.load_ahead(block, prefetch::behind(block.key.block, count));
+                }
+                Next::InArchive => {}
+            }
         }
+    }
+
+    /// Has other blocks of the same archive loaded, unless they are there.
+    fn load_ahead(&self, block: &Arc<Block>, others: impl Iterator<Item = u32>) {
+        let keys = others.map(|other| Key { block: other, ..block.key });
+        let missing = keys.filter(|key| self.peek(*key).is_none());
+        self.workers.push(&self.me, missing.map(|key| Job::Ahead((key, Arc::clone(&block.origin)))));
     }
 
     /// Whether the block before this one was walked through as well; before the first one nobody can have been.

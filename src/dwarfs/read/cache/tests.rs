@@ -139,7 +139,7 @@ impl Setting {
     }
 
     fn read(&self, block: u32, range: Range<usize>) -> Result<Slice, Error> {
-        let slice = self.cache.slice(key(block), &self.origin, range.clone())?;
+        let slice = self.cache.slice(key(block), &self.origin, range.clone(), &|_| Next::InArchive)?;
         let expected = vec![u8::try_from(block % 256).unwrap(); range.len()];
         assert_eq!(slice.as_bytes(), expected, "block {block}, {range:?}");
         Ok(slice)
@@ -372,6 +372,23 @@ fn a_block_that_is_walked_through_is_finished_by_a_worker() {
 }
 
 #[test]
+fn several_walkers_have_what_each_comes_to_loaded() {
+    let setting = Setting::serving(100, Duration::from_secs(60));
+    for (block, next) in [(10, 40), (20, 30), (60, 50)] {
+        let next = |most: usize| Next::of(block, [block, next].into_iter(), most, true);
+        for range in [0..100, 100..300] {
+            setting.cache.slice(key(block), &setting.origin, range, &next).unwrap();
+        }
+    }
+    wait_for("the blocks that they come to", || [40, 30, 50].iter().all(|block| setting.has(*block)));
+    // At the end of a long file nothing is known of what comes next.
+    setting.cache.slice(key(0), &setting.origin, 0..500, &|_| Next::of(0, [].into_iter(), 2, true)).unwrap();
+    wait_for("the end of the work", || setting.cache.workers.is_at_rest());
+    assert!(!setting.has(1));
+    assert_eq!(setting.fake.opened(), 7);
+}
+
+#[test]
 fn single_reads_at_random_places_load_nothing_else() {
     let setting = Setting::serving(100, Duration::from_secs(60));
     for block in [9, 3, 77, 50] {
@@ -481,7 +498,8 @@ fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
     let origin = Long::origin();
     let cache = BlockCache::new(2 * LONG + LONG / 2);
     let read = |block: u32, range: Range<usize>| {
-        let slice = cache.slice(Key { archive: 1, block }, &origin, range.clone()).unwrap();
+        let slice =
+            cache.slice(Key { archive: 1, block }, &origin, range.clone(), &|_| Next::InArchive).unwrap();
         assert!(slice.as_bytes().iter().zip(range).all(|(byte, at)| *byte == place(at)), "block {block}");
     };
     // Half of each block is served, in bites that do not keep to units; the last byte completes it.
@@ -510,7 +528,8 @@ fn what_has_been_served_goes_first_and_comes_back_when_asked_for() {
 fn what_is_looked_at_stays() {
     let origin = Long::origin();
     let cache = BlockCache::new(LONG + LONG / 2);
-    let read = |block: u32| cache.slice(Key { archive: 1, block }, &origin, 0..LONG).unwrap();
+    let read =
+        |block: u32| cache.slice(Key { archive: 1, block }, &origin, 0..LONG, &|_| Next::InArchive).unwrap();
     let pinned = read(0);
     for block in 1..5 {
         let _ = read(block);
@@ -533,7 +552,9 @@ fn readers_of_blocks_that_are_given_back_see_what_belongs_there() {
                     let block = u32::try_from(state >> 33 & 7).unwrap();
                     let start = (state >> 20) % (LONG - 3 * UNIT);
                     let range = start..start + 3 * UNIT;
-                    let slice = cache.slice(Key { archive: 1, block }, origin, range.clone()).unwrap();
+                    let slice = cache
+                        .slice(Key { archive: 1, block }, origin, range.clone(), &|_| Next::InArchive)
+                        .unwrap();
                     assert!(
                         slice.as_bytes().iter().zip(range).step_by(997).all(|(byte, at)| *byte == place(at))
                     );
