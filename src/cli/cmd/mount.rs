@@ -222,12 +222,7 @@ fn upper(
     writable: bool,
 ) -> Result<Option<UpperPlan>, Failure> {
     if let Some(root) = given {
-        let root = existing(&root)?;
-        let work = match work {
-            Some(work) => absolute(&work)?,
-            None => hidden_beside(&root, "work")?,
-        };
-        return Ok(Some(UpperPlan { root, work }));
+        return upper_plan(&root, work.as_deref()).map(Some);
     }
     match (writable, image) {
         (false, _) => Ok(None),
@@ -239,6 +234,16 @@ fn upper(
             Err(Failure::new("cannot mount writable without an upper directory").cure("give --upper DIR"))
         }
     }
+}
+
+/// An upper directory that was named, with its scratch space.
+pub(super) fn upper_plan(root: &Path, work: Option<&Path>) -> Result<UpperPlan, Failure> {
+    let root = existing(root)?;
+    let work = match work {
+        Some(work) => absolute(work)?,
+        None => hidden_beside(&root, "work")?,
+    };
+    Ok(UpperPlan { root, work })
 }
 
 /// `.NAME.suffix` beside `path`.
@@ -253,7 +258,7 @@ fn hidden_beside(path: &Path, suffix: &str) -> Result<PathBuf, Failure> {
     Ok(path.with_file_name(hidden))
 }
 
-fn existing(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn existing(path: &Path) -> Result<PathBuf, Failure> {
     fs::canonicalize(path).map_err(|error| Failure::new(format!("cannot find {}: {error}", path.display())))
 }
 
