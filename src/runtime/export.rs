@@ -32,7 +32,9 @@ impl ExportError {
     pub const fn cure(&self) -> Option<&'static str> {
         match self {
             Self::Running => Some("end its instances first"),
-            Self::Overlay(_) => Some("nothing is lost: the tree looks as before, and exporting again goes on"),
+            Self::Overlay(_) => {
+                Some("nothing is lost: the tree looks as before, and exporting again goes on")
+            }
             _ => None,
         }
     }

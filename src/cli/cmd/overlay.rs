@@ -119,7 +119,8 @@ fn export_mount(
     let upper = mount::upper_plan(upper, work)?;
     let layers = std::iter::once(image).chain(layers.iter().map(PathBuf::as_path));
     let layers = layers.map(|layer| mount::existing(layer).map(LayerSource::Path));
-    let stack = StackPlan { layers: layers.collect::<Result<_, _>>()?, upper: Some(upper), ..StackPlan::default() };
+    let stack =
+        StackPlan { layers: layers.collect::<Result<_, _>>()?, upper: Some(upper), ..StackPlan::default() };
     commit::become_able(Host::read()?.ids.uid)?;
     begin(report);
     Ok(export::make_plain(&stack, &mut || report.files(1)))
