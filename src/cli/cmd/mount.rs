@@ -139,7 +139,7 @@ fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failu
     let target = places.pop().ok_or_else(|| Failure::new("no directory to mount on"))?;
     let target = existing(&target)?;
     let image = places.pop().map(|image| existing(&image)).transpose()?;
-    let upper = upper(args.upper, args.work, image.as_deref(), args.rw)?;
+    let upper = upper(args.upper.as_deref(), args.work.as_deref(), image.as_deref(), args.rw)?;
 
     let mut layers: Vec<LayerSource> = image.iter().cloned().map(LayerSource::Path).collect();
     for layer in &args.layers {
@@ -216,13 +216,13 @@ fn apply(plan: &mut MountPlan, option: MountOption) {
 
 /// The upper directory with its scratch space: as given, or that of the image where it is to be writable.
 fn upper(
-    given: Option<PathBuf>,
-    work: Option<PathBuf>,
+    given: Option<&Path>,
+    work: Option<&Path>,
     image: Option<&Path>,
     writable: bool,
 ) -> Result<Option<UpperPlan>, Failure> {
     if let Some(root) = given {
-        return upper_plan(&root, work.as_deref()).map(Some);
+        return upper_plan(root, work).map(Some);
     }
     match (writable, image) {
         (false, _) => Ok(None),
