@@ -86,7 +86,7 @@ fn hostile_redirects_lead_nowhere() {
         fs::create_dir(&path).unwrap();
         fs::write(path.join("own"), b"").unwrap();
         let flags = rustix::fs::XattrFlags::empty();
-        rustix::fs::setxattr(&path, "user.fim.redirect", value.as_bytes(), flags).unwrap();
+        rustix::fs::setxattr(&path, "user.overlay.redirect", value.as_bytes(), flags).unwrap();
     }
     let fixture = Fixture { fs: mount(scratch.path(), OverlayOptions::default()), scratch };
     for (number, value) in values.iter().enumerate() {
@@ -112,7 +112,7 @@ fn redirects_of_layers_are_followed_downwards_only_and_not_for_ever() {
     let add = |layer: &mut Memory, text: &str, redirect: &str| {
         let dir = layer.add(layer.root(), name(text), FileKind::Directory, 0o755, b"");
         if !redirect.is_empty() {
-            layer.set_xattr(dir, b"user.fim.redirect", redirect.as_bytes());
+            layer.set_xattr(dir, b"user.overlay.redirect", redirect.as_bytes());
         }
         dir
     };
@@ -218,9 +218,9 @@ fn data_that_are_not_there_are_an_error_and_not_zeros() {
     for (name, redirect) in [("none", None), ("wrong", Some("/none/f")), ("dots", Some("../f"))] {
         let path = scratch.path().join("upper").join(name);
         fs::File::create(&path).unwrap().set_len(1000).unwrap();
-        rustix::fs::setxattr(&path, "user.fim.metacopy", b"", flags).unwrap();
+        rustix::fs::setxattr(&path, "user.overlay.metacopy", b"", flags).unwrap();
         if let Some(value) = redirect {
-            rustix::fs::setxattr(&path, "user.fim.redirect", value.as_bytes(), flags).unwrap();
+            rustix::fs::setxattr(&path, "user.overlay.redirect", value.as_bytes(), flags).unwrap();
         }
     }
     let fixture = Fixture { fs: mount(scratch.path(), OverlayOptions::default()), scratch };
