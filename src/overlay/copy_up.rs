@@ -11,14 +11,14 @@ use std::os::fd::AsFd as _;
 use super::{
     Overlay,
     links::{LINKS, Links},
-    marks::{METACOPY, METACOPY_TRUSTED, ORIGIN, is_private},
+    marks::{METACOPIES, METACOPY, ORIGIN, is_private},
     node::{Contents, LowerRef, Node, Object, Origin, State},
     stack::lower_ino,
 };
 use crate::{
     sync::{Arc, atomic::Ordering},
     vfs::{
-        Attr, Errno, Error, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result,
+        Attr, Errno, Error, Feature, FileKind, Layer, Name, NewKind, NewObject, NodeId, RenameMode, Result,
         SeekWhence, SetAttr, SetTime, Spot, Upper, XattrFlags,
     },
 };
@@ -188,6 +188,7 @@ impl Overlay {
             if is_whole {
                 self.copy_data(node, staged.id, attr.size, plan.keep)?;
             } else {
+                upper.note(Feature::WithoutData)?;
                 upper.set_xattr(staged.id, METACOPY, b"", XattrFlags::empty())?;
                 upper.set_attr(staged.id, &SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
             }
@@ -239,7 +240,7 @@ impl Overlay {
         if !self.options.volatile {
             upper.sync(id, false)?;
         }
-        for mark in [METACOPY_TRUSTED, METACOPY] {
+        for mark in METACOPIES {
             match upper.remove_xattr(id, mark) {
                 Err(error) if !matches!(error.errno(), Errno::ENODATA | Errno::EPERM) => return Err(error),
                 _ => {}
@@ -348,6 +349,7 @@ impl Overlay {
         let upper = self.upper()?;
         let key = links.key();
         let indexed = Spot { dir: upper.index(), name: Name::new(&key)?, node: None };
+        upper.note(Feature::Index)?;
         // What is there is the copy of something that is no longer there.
         upper.rename(staged.spot()?, indexed, RenameMode::Replace)?;
         let id = staged.published();

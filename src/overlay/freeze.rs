@@ -91,6 +91,7 @@ impl Overlay {
             }
             let heap = self.empty_upper(guard.upper)?;
             self.empty_index(&**guard.upper)?;
+            guard.upper.clear_notes()?;
             heap
         };
         let upper = guard.upper;

@@ -307,7 +307,7 @@ fn is_same(one: Option<&Links>, other: &Links) -> bool {
     one.is_some_and(|one| one.identity == other.identity)
 }
 
-fn names_in(upper: &dyn Upper, dir: NodeId) -> Result<Vec<Vec<u8>>> {
+pub(super) fn names_in(upper: &dyn Upper, dir: NodeId) -> Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     upper.read_dir(dir, 0, &mut |entry| {
         names.push(entry.name.as_bytes().to_vec());
@@ -318,7 +318,7 @@ fn names_in(upper: &dyn Upper, dir: NodeId) -> Result<Vec<Vec<u8>>> {
 
 /// Takes all entries of a directory but those of dots.
 #[derive(Default)]
-struct Entries(Vec<(Vec<u8>, FileKind)>);
+pub(super) struct Entries(pub(super) Vec<(Vec<u8>, FileKind)>);
 
 impl DirSink for Entries {
     fn push(&mut self, _ino: Ino, kind: FileKind, name: &[u8], _next: u64) -> Result<(), Full> {

@@ -1,8 +1,8 @@
 //! Extended attributes that mean something to the overlay. Programs neither see nor set them.
 //!
-//! Names and values are those of kernel overlayfs with `userxattr`. A kernel that mounts an upper with redirects or
-//! files without data in that way does not follow them: it refuses the object with `EPERM` rather than showing half of it. What the
-//! kernel wrote for root (`trusted.`) is understood.
+//! Opaque directories are marked as kernel overlayfs marks them with `userxattr`. What it does not know in such a mount
+//! has names of our own and a note in the work directory, for which it refuses the upper; `export.rs` turns all of it into
+//! plain files and directories. What the kernel wrote for itself or for root is understood, by the same values.
 
 use super::links::{LINKS, Links};
 use crate::vfs::{FileKind, Ino, Layer, NodeId, Result};
@@ -15,17 +15,17 @@ pub(super) const OPAQUE_TRUSTED: &[u8] = b"trusted.overlay.opaque";
 
 /// "What is below this directory is there under another name": the path in the merged layers below (`/a/b`), or the
 /// name in the same directory (`b`).
-pub(super) const REDIRECT: &[u8] = b"user.overlay.redirect";
+pub(super) const REDIRECT: &[u8] = b"user.fim.redirect";
 
-/// The same, as kernel overlayfs sets it for root.
-const REDIRECT_TRUSTED: &[u8] = b"trusted.overlay.redirect";
+/// All its names, that of ours first: the kernel's, which earlier versions wrote as well, and the one of root.
+pub(super) const REDIRECTS: [&[u8]; 3] = [REDIRECT, b"user.overlay.redirect", b"trusted.overlay.redirect"];
 
 /// "This file has attributes and length alone: its data are those of the file below it", or of the one to which its
 /// [`REDIRECT`] leads.
-pub(super) const METACOPY: &[u8] = b"user.overlay.metacopy";
+pub(super) const METACOPY: &[u8] = b"user.fim.metacopy";
 
-/// The same, as kernel overlayfs sets it for root.
-pub(super) const METACOPY_TRUSTED: &[u8] = b"trusted.overlay.metacopy";
+/// All its names, that of ours last: as long as it is there the others need not be.
+pub(super) const METACOPIES: [&[u8]; 3] = [b"trusted.overlay.metacopy", b"user.overlay.metacopy", METACOPY];
 
 /// The value of [`OPAQUE`] and [`IMPURE`].
 pub(super) const YES: &[u8] = b"y";
@@ -65,22 +65,25 @@ impl Marks {
         if !matches!(kind, FileKind::Directory | FileKind::Regular) || !layer.has_xattrs() {
             return Ok(marks);
         }
+        let mut rank = REDIRECTS.len();
         for name in layer.xattr_names(node)?.iter().filter(|name| is_private(name)) {
             let Some(value) = layer.xattr(node, name)? else { continue };
-            marks.take(name, value);
+            match REDIRECTS.iter().position(|known| name == known) {
+                Some(known) if known < rank => (rank, marks.redirect) = (known, Some(value.into())),
+                Some(_) => {}
+                None => marks.take(name, &value),
+            }
         }
         Ok(marks)
     }
 
-    fn take(&mut self, name: &[u8], value: Vec<u8>) {
+    fn take(&mut self, name: &[u8], value: &[u8]) {
         match name {
             OPAQUE | OPAQUE_TRUSTED => self.opaque |= value == YES,
-            REDIRECT => self.redirect = Some(value.into()),
-            REDIRECT_TRUSTED if self.redirect.is_none() => self.redirect = Some(value.into()),
-            LINKS => self.links = Links::parse(&value),
-            METACOPY | METACOPY_TRUSTED => self.metacopy = true,
+            LINKS => self.links = Links::parse(value),
+            _ if METACOPIES.contains(&name) => self.metacopy = true,
             ORIGIN => {
-                let number = <[u8; 8]>::try_from(value.as_slice()).map(u64::from_le_bytes);
+                let number = <[u8; 8]>::try_from(value).map(u64::from_le_bytes);
                 self.origin = number.ok().map(Ino::new).filter(|ino| *ino > Ino::ROOT);
             }
             _ => {}

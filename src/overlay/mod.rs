@@ -13,6 +13,7 @@
 //!   copy_up.rs    from a layer to the upper; links.rs keeps names of one file names of one file
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
 //!   freeze.rs     standing still for a commit, and going on with the upper as a layer
+//!   export.rs    an upper that others understand
 //!   file_system.rs    the role that the front calls
 //!   layers_view.rs    each layer by itself, a file system of its own
 //! ```
@@ -35,6 +36,7 @@ mod copy_up;
 mod create;
 mod data;
 mod dir_index;
+mod export;
 mod file_system;
 mod find;
 mod freeze;
@@ -60,6 +62,7 @@ use crate::{
     vfs::{Attr, Errno, Error, Invalidate, Layer, Result, Upper},
 };
 
+pub use export::ExportError;
 pub use freeze::FreezeGuard;
 pub use layers_view::LayersView;
 use node::Node;

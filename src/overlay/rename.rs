@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     sync::{Arc, RwLockWriteGuard, atomic::Ordering},
-    vfs::{Errno, Error, Ino, Name, NodeId, RenameFlags, RenameMode, Result, Spot, XattrFlags},
+    vfs::{Errno, Error, Feature, Ino, Name, NodeId, RenameFlags, RenameMode, Result, Spot, XattrFlags},
 };
 
 /// How often a rename starts over because what it is about was not in the upper.
@@ -287,6 +287,7 @@ impl Overlay {
 
     /// Notes at an object of the upper where it finds what is below it.
     pub(super) fn redirect(&self, node: &Node, id: NodeId, value: &[u8]) -> Result<()> {
+        self.upper()?.note(Feature::Redirect)?;
         match self.upper()?.set_xattr(id, REDIRECT, value, XattrFlags::empty()) {
             // The caller copies and deletes, as on kernel overlayfs.
             Err(error) if matches!(error.errno(), Errno::ENOSPC | Errno::E2BIG | Errno::ERANGE) => {

@@ -140,7 +140,7 @@ impl Walk<'_> {
             return Ok(None);
         }
         let mut value = None;
-        for name in [&b"user.overlay.redirect"[..], b"trusted.overlay.redirect"] {
+        for name in [&b"user.fim.redirect"[..], b"user.overlay.redirect", b"trusted.overlay.redirect"] {
             value = value.or(self.upper.xattr(node, name)?);
         }
         let Some(value) = value else { return Ok(None) };
@@ -242,7 +242,7 @@ mod tests {
     fn directory(layer: &mut Memory, at: NodeId, text: &str, redirect: &str) -> NodeId {
         let made = layer.add(at, name(text), FileKind::Directory, 0o755, b"");
         if !redirect.is_empty() {
-            layer.set_xattr(made, b"user.overlay.redirect", redirect.as_bytes());
+            layer.set_xattr(made, b"user.fim.redirect", redirect.as_bytes());
         }
         made
     }

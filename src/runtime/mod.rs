@@ -5,6 +5,7 @@ pub mod check;
 pub mod commit;
 pub mod create;
 pub mod diff;
+pub mod export;
 pub mod host;
 pub mod layer;
 pub mod mount;

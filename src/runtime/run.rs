@@ -10,14 +10,15 @@ use std::{
 use thiserror::Error;
 
 use super::{
-    host::Host,
+    host::{CasefoldChoice, Host},
     plan::{self, Command},
-    server::{Duty, Lease, Place, ServerError, join_or_start},
+    server::{Duty, Lease, Merger, Place, ServerError, join_or_start},
     site::Site,
-    stack::{CachePlan, MountStack},
+    stack::CachePlan,
     tools::ToolsError,
 };
 use crate::{
+    config::OverlayKind,
     fuse,
     image::ImageError,
     instance::{
@@ -97,6 +98,12 @@ pub enum RunError {
         /// The program.
         program: String,
     },
+    /// Kernel overlayfs is asked for, and something that it has not.
+    #[error("cannot {what} with kernel overlayfs")]
+    OnlyEngine {
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// A signal descriptor, or the engine's own file.
     #[error("cannot {step}")]
     Step {
@@ -116,6 +123,7 @@ impl RunError {
             Self::Dirs(_) | Self::OwnDir(_) => {
                 Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours")
             }
+            Self::OnlyEngine { .. } => Some("use: fim-overlay set auto, or FIM_OVERLAY=fuse"),
             Self::Server(ServerError::Running) => Some("end its other instances first"),
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
             _ => None,
@@ -208,13 +216,33 @@ impl Ground {
         let mut session = fuse::Options::default();
         session.threads = host.choices.threads.unwrap_or(session.threads);
         let duty = Duty {
-            open: &|| MountStack::open(&stack),
+            stack: &stack,
+            merger: self.merger(host)?,
             source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
             session,
             fresh: request.record.is_some(),
             dirs: &self.site.app,
         };
         Ok(join_or_start(place, process::id(), &duty)?)
+    }
+
+    /// Who merges the upper with the layers, as the user asks for, else the image.
+    fn merger(&self, host: &Host) -> Result<Merger, RunError> {
+        let settings = self.site.image.settings();
+        let folds = match host.choices.casefold {
+            Some(choice) => choice != CasefoldChoice::Off,
+            None => settings.casefold.on,
+        };
+        match host.choices.overlay.unwrap_or(settings.overlay) {
+            OverlayKind::Kernel if folds => Err(RunError::OnlyEngine { what: "fold case" }),
+            OverlayKind::Kernel => Ok(Merger::Kernel),
+            OverlayKind::Auto if folds => {
+                tracing::info!("the engine merges the upper itself: kernel overlayfs does not fold case");
+                Ok(Merger::Engine)
+            }
+            OverlayKind::Auto => Ok(Merger::KernelIfAble),
+            OverlayKind::Fuse => Ok(Merger::Engine),
+        }
     }
 
     fn run_inside(

@@ -12,6 +12,7 @@ pub mod limit;
 pub mod memory_file;
 pub mod mount;
 pub mod namespace;
+pub mod overlay_mount;
 pub mod own_dir;
 pub mod process;
 pub mod pty;

@@ -70,9 +70,47 @@ pub trait Upper: Layer {
     /// Brings everything to stable storage.
     fn sync_all(&self) -> Result<()>;
 
+    /// Notes, on stable storage, that the tree is about to use `feature`, so that others who mount it refuse it rather
+    /// than show something else. What passes an upper on passes this on as well.
+    fn note(&self, feature: Feature) -> Result<()> {
+        let _ = feature;
+        Ok(())
+    }
+
+    /// Takes all such notes away: the tree uses none of the features, on stable storage.
+    fn clear_notes(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Closes descriptors open for writing that have not been used since the last call. The owner of the file system
     /// calls it every few seconds: a file that is open for writing cannot be executed by anybody.
     fn close_idle(&self);
+}
+
+/// Something in an [`Upper`] that only this engine understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Objects whose lower part has another name.
+    Redirect,
+    /// Files whose data are below.
+    WithoutData,
+    /// Files that are found by the index under names that the upper does not have.
+    Index,
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Redirect, Self::WithoutData, Self::Index];
+
+    /// The name of its note.
+    #[must_use]
+    pub const fn name(self) -> &'static [u8] {
+        match self {
+            Self::Redirect => b"fim-redirect",
+            Self::WithoutData => b"fim-metacopy",
+            Self::Index => b"fim-index",
+        }
+    }
 }
 
 /// A name in a directory of an [`Upper`], with the node behind it where the caller knows one.

@@ -20,15 +20,15 @@ fn a_directory_of_a_layer_moves_by_a_redirect_alone() {
     let fixture = Fixture::new(&dir([("a", dir([("b", dir([("f", file(b"x"))]))])), ("o", dir([]))]));
     let (ino, inner) = (fixture.ino("a/b"), fixture.ino("a/b/f"));
     fixture.mv("a/b", "a/c");
-    assert_eq!(xattr(&fixture.upper("a/c"), "user.overlay.redirect").as_deref(), Some(&b"b"[..]));
+    assert_eq!(xattr(&fixture.upper("a/c"), "user.fim.redirect").as_deref(), Some(&b"b"[..]));
     assert!(is_whiteout(&fixture.upper("a/b")));
     assert_eq!(fs::read_dir(fixture.upper("a/c")).unwrap().count(), 0, "nothing is copied");
     // In another directory only the whole path says where it was; a path stays as it is.
     fixture.mv("a/c", "o/d");
-    assert_eq!(xattr(&fixture.upper("o/d"), "user.overlay.redirect").as_deref(), Some(&b"/a/b"[..]));
+    assert_eq!(xattr(&fixture.upper("o/d"), "user.fim.redirect").as_deref(), Some(&b"/a/b"[..]));
     fixture.mv("o", "p");
     fixture.mv("p/d", "d");
-    assert_eq!(xattr(&fixture.upper("d"), "user.overlay.redirect").as_deref(), Some(&b"/a/b"[..]));
+    assert_eq!(xattr(&fixture.upper("d"), "user.fim.redirect").as_deref(), Some(&b"/a/b"[..]));
     // Moved again from inside it: the way leads through the redirects above.
     fixture.fs.mkdir(ROOT, Ino::ROOT, name("new"), 0o755).unwrap();
     fixture.mv("d/f", "new/f");
@@ -49,7 +49,7 @@ fn merged_directories_change_places_and_do_not_enter_themselves() {
     rename("a", ("", "b"), RenameFlags::EXCHANGE).unwrap();
     assert_eq!(fixture.attr("a/y").size + fixture.attr("b/x").size, 0);
     for text in ["a", "b"] {
-        assert!(xattr(&fixture.upper(text), "user.overlay.redirect").is_some(), "{text}");
+        assert!(xattr(&fixture.upper(text), "user.fim.redirect").is_some(), "{text}");
     }
     assert_eq!(errno(rename("a", ("a/s", "t"), RenameFlags::empty())), Errno::EINVAL);
     assert_eq!(errno(rename("a", ("a/s", "t"), RenameFlags::EXCHANGE)), Errno::ENOENT);
@@ -132,7 +132,7 @@ fn redirects_of_layers_are_followed_downwards_only_and_not_for_ever() {
             let many = "/x".repeat(200);
             let dir = add(layer, "x", &many);
             let inner = layer.add(dir, name("x"), FileKind::Directory, 0o755, b"");
-            layer.set_xattr(inner, b"user.overlay.redirect", many.as_bytes());
+            layer.set_xattr(inner, b"user.fim.redirect", many.as_bytes());
         }));
     }
     let fs = Overlay::new(layers, None, OverlayOptions::default(), Arc::new(NoInvalidate)).unwrap();
@@ -171,10 +171,10 @@ fn changing_attributes_copies_no_data_until_they_change() {
     let is_hole = |path: &str| {
         let meta = fs::metadata(fixture.upper(path)).unwrap();
         (meta.len(), meta.blocks() < 100) == (LEN, true)
-            && xattr(&fixture.upper(path), "user.overlay.metacopy").is_some()
+            && xattr(&fixture.upper(path), "user.fim.metacopy").is_some()
     };
     assert!(["a", "b", "c", "d/e"].iter().all(|path| is_hole(path)));
-    assert_eq!(xattr(&fixture.upper("short"), "user.overlay.metacopy"), None);
+    assert_eq!(xattr(&fixture.upper("short"), "user.fim.metacopy"), None);
     assert!(fixture.attr("a").blocks >= LEN / 512, "the space of the data");
     // Names come and go without data.
     fixture.mv("a", "d/moved");
@@ -203,7 +203,7 @@ fn changing_attributes_copies_no_data_until_they_change() {
     let extended = fs::read(fixture.upper("dir/e")).unwrap();
     assert!(extended[..SIZE].iter().all(|byte| *byte == b'x') && extended[SIZE..] == [0; 9]);
     for path in ["dir/moved", "c", "dir/e"] {
-        assert_eq!(xattr(&fixture.upper(path), "user.overlay.metacopy"), None, "{path}");
+        assert_eq!(xattr(&fixture.upper(path), "user.fim.metacopy"), None, "{path}");
         assert_eq!((fixture.attr(path).uid, fixture.attr(path).perm), (7, 0o640));
     }
     assert!(fixture.work_is_clean());

@@ -100,7 +100,7 @@ impl Fixture {
 
     pub(crate) fn work_is_clean(&self) -> bool {
         let entries = fs::read_dir(self.scratch.path().join("work/work")).unwrap();
-        entries.map(|entry| entry.unwrap().file_name()).all(|name| name == "#whiteout")
+        entries.map(|entry| entry.unwrap().file_name()).all(|name| name == "#whiteout" || name == "incompat")
     }
 }
 

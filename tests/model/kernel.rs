@@ -2,7 +2,13 @@
 //!
 //! Needs root. The mounts live in a mount namespace of the test's own thread, and go with it.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -12,6 +18,7 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::{
     dump,
+    fixture::path,
     native::Native,
     ops::{Answer, Op, Side as _, op},
     ours::Ours,
@@ -99,11 +106,10 @@ fn each_marked(root: &Path, act: impl Fn(&Path, &str, &[u8])) {
         if !meta.is_dir() && !meta.is_file() {
             continue;
         }
-        for mark in ["opaque", "redirect", "metacopy", "impure"] {
+        for name in ["user.overlay.opaque", "user.overlay.impure", "user.fim.redirect", "user.fim.metacopy"] {
             let mut value = [0; 4096];
-            let name = format!("user.overlay.{mark}");
-            if let Ok(len) = rustix::fs::lgetxattr(&path, name.as_str(), &mut value[..]) {
-                act(&path, &name, &value[..len]);
+            if let Ok(len) = rustix::fs::lgetxattr(&path, name, &mut value[..]) {
+                act(&path, name, &value[..len]);
             }
         }
         if meta.is_dir() {
@@ -115,37 +121,57 @@ fn each_marked(root: &Path, act: impl Fn(&Path, &str, &[u8])) {
 /// Writes our marks as a kernel mount of root's reads them.
 fn as_of_root(root: &Path) {
     each_marked(root, |path, name, value| {
-        let name = name.replace("user.", "trusted.");
+        let name = name.replace("user.fim", "trusted.overlay").replace("user.overlay", "trusted.overlay");
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::lsetxattr(path, name.as_str(), value, flags).unwrap();
     });
 }
 
-/// A kernel that neither follows redirects nor looks for data says so, rather than showing half of an object.
+/// The kernel refuses the work directory of an upper that has what it does not know, for every kind of mount. Exported it
+/// takes both, and shows what we have shown.
 #[test]
-fn a_kernel_that_looks_nowhere_else_refuses_what_is_not_there() {
+fn the_kernel_refuses_an_upper_with_our_marks_until_it_is_exported() {
     if !prepare() {
         return;
     }
     let scratch = scratch();
     let at = |name: &str| scratch.path().join(name);
-    for dir in ["lower0/d", "upper", "work", "kernel-work", "kernel"] {
+    for dir in ["lower0/d/e", "upper", "work", "kernel"] {
         fs::create_dir_all(at(dir)).unwrap();
     }
     fs::write(at("lower0/d/f"), b"x").unwrap();
+    fs::write(at("lower0/d/gone"), b"x").unwrap();
     fs::write(at("lower0/f"), b"data").unwrap();
-    let mut ours = Ours::new(vec![at("lower0")], at("upper"), at("work"));
-    let path = |text: &str| vec![text.to_owned()];
-    ours.apply(&Op::Rename(path("d"), path("moved"), 0)).unwrap();
-    ours.apply(&Op::Chmod(path("f"), 0o600)).unwrap();
-    ours.unmount();
+    fs::write(at("lower0/one"), b"one").unwrap();
+    fs::hard_link(at("lower0/one"), at("lower0/d/two")).unwrap();
+    let changes: [(Op, &str); 4] = [
+        (Op::Rename(path("d"), path("moved"), 0), "fim-redirect"),
+        (Op::Chmod(path("f"), 0o600), "fim-metacopy"),
+        (Op::Write(path("one"), 0, b'1', 3), "fim-index"),
+        (Op::Unlink(path("moved/gone")), "fim-redirect"),
+    ];
     let kernel_at = at("kernel");
-    let _kernel = kernel_mount(scratch.path(), 1, "upper", "kernel-work", "userxattr", &kernel_at).unwrap();
-    for name in ["moved", "f"] {
-        let refused = fs::metadata(kernel_at.join(name)).unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(libc::EPERM), "{name}");
+    let mounted = |features| kernel_mount(scratch.path(), 1, "upper", "work", features, &kernel_at);
+    let mut ours = Ours::new(vec![at("lower0")], at("upper"), at("work"));
+    for (change, feature) in &changes {
+        ours.apply(change).unwrap();
+        assert!(at("work/work/incompat").join(feature).exists(), "{change:?}");
     }
-    assert!(!kernel_at.join("d").exists());
+    let tree = seen(dump::ours(&ours).0);
+    ours.unmount();
+    for features in ["userxattr", "userxattr,index=off,xino=off", "index=off", FEATURES] {
+        assert_eq!(mounted(features).map(drop), Err(nix::errno::Errno::EINVAL), "{features}");
+    }
+    ours.mount();
+    ours.fs().export(&mut || ()).unwrap();
+    ours.unmount();
+    assert!(!at("upper/moved/gone").exists(), "nothing is below it that a whiteout could hide");
+    let links = |name: &str| fs::metadata(at(name)).unwrap().ino();
+    assert_eq!(links("upper/one"), links("upper/moved/two"));
+    for features in ["userxattr,index=off,xino=off", "index=off", "redirect_dir=on,metacopy=on"] {
+        let _kernel = mounted(features).unwrap();
+        assert_eq!(seen(dump::native(&kernel_at)), tree, "{features}");
+    }
 }
 
 fn run(layers: &[Tree], ops: &[Op]) {
@@ -189,6 +215,7 @@ fn run(layers: &[Tree], ops: &[Op]) {
     ours.unmount();
     drop(kernel);
     let (mut mine, mut theirs) = (marks(&at("upper")), marks(&at("kernel-upper")));
+    exported(scratch.path(), &lowers, &tree);
     let has_links = layers.iter().any(Tree::has_links);
     // Which of several names a copy gets is everybody's own choice.
     mine.retain(|_, kind| *kind == "whiteout" || !has_links);
@@ -211,6 +238,29 @@ fn run(layers: &[Tree], ops: &[Op]) {
     let mut other = Ours::new(lowers, at("kernel-upper"), at("work"));
     assert_eq!(seen(dump::ours(&other).0), tree, "ours over the kernel's upper");
     other.unmount();
+}
+
+/// Exports a copy of our upper: the kernel and we show the same tree over it.
+fn exported(scratch: &Path, lowers: &[PathBuf], tree: &dump::Dump) {
+    let to = scratch.join("exported");
+    fs::create_dir_all(to.join("at")).unwrap();
+    // At once: copies in the index have names in the upper.
+    let mut copied = Command::new("cp");
+    copied.arg("-a").args(["upper", "work"].map(|name| scratch.join(name))).arg(&to);
+    assert!(copied.status().unwrap().success());
+    let mut ours = Ours::new(lowers.to_vec(), to.join("upper"), to.join("work"));
+    ours.fs().export(&mut || ()).unwrap();
+    assert_eq!(ours.host_upper.as_ref().map(|upper| upper.is_plain()), Some(true));
+    ours.unmount();
+    for features in ["userxattr,index=off,xino=off", "index=off"] {
+        let at = to.join("at");
+        let (upper, work) = ("exported/upper", "exported/work");
+        let _kernel = kernel_mount(scratch, lowers.len(), upper, work, features, &at).unwrap();
+        assert_eq!(&seen(dump::native(&at)), tree, "the kernel over our exported upper, {features}");
+    }
+    ours.mount();
+    assert_eq!(&seen(dump::ours(&ours).0), tree, "ours over our exported upper");
+    ours.unmount();
 }
 
 /// Whether the kernel does it too: it stays mounted, does not copy up what has been removed, does not always see that

@@ -73,7 +73,7 @@ impl Ours {
         let left: Vec<_> = std::fs::read_dir(self.work.join("work"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
-            .filter(|name| name != "#whiteout")
+            .filter(|name| name != "#whiteout" && name != "incompat")
             .collect();
         assert!(left.is_empty(), "left in the work directory: {left:?}");
     }

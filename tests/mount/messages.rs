@@ -263,3 +263,43 @@ fn reads_here_and_there_have_the_rest_handed_over() {
     }
     assert!(reads() - before < 64, "{} messages for {} pages", reads() - before, pages - 64);
 }
+
+/// As `fim-overlay set kernel` has it: what the mount is asked by kernel overlayfs over it.
+#[test]
+fn kernel_overlayfs_over_it_costs_no_opens_and_no_attributes() {
+    if !can_mount() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["u", "w", "m"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let served = serve(2);
+    let over = |script: &str| {
+        let script = format!(
+            "cd '{}' && mount -t overlay o -o 'lowerdir={},upperdir=u,workdir=w,userxattr,index=off,xino=off' m && {script}",
+            folder.path().display(),
+            served.path.display()
+        );
+        cost(&served, &["unshare", "-m", "sh", "-c", &script])
+    };
+    let walk = over("find m -printf '%s %T@ %U %m ' > /dev/null");
+    println!("walk: {walk:?}");
+    let read = "find m -type f -size +0 -print0 | xargs -0 -n64 cat";
+    let first = over(read);
+    println!("read: {first:?}");
+    let again = over(read);
+    println!("read again: {again:?}");
+    let written = over(
+        "sh -c 'cd m/top1/dir1 && for i in $(seq 200); do echo x > new$i; done; rm new*; mkdir d; mv d e; rmdir e'",
+    );
+    println!("write: {written:?}");
+    for counted in [&walk, &first, &again, &written] {
+        for once in [Request::Open, Request::OpenDir, Request::GetXattr, Request::ListXattr] {
+            assert!(counted.get(&once).copied().unwrap_or(0) <= 1, "{once:?}: {counted:?}");
+        }
+    }
+    assert_eq!(first.get(&Request::Read).copied(), u64::try_from(2 * DIRECTORIES * FILES).ok());
+    assert_eq!(again.get(&Request::Read), None);
+    served.stop();
+}

@@ -20,6 +20,7 @@ mod exit_codes;
 mod image;
 mod kill;
 mod layers;
+mod overlay;
 mod place;
 mod profile;
 mod signals;

@@ -139,7 +139,7 @@ fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failu
     let target = places.pop().ok_or_else(|| Failure::new("no directory to mount on"))?;
     let target = existing(&target)?;
     let image = places.pop().map(|image| existing(&image)).transpose()?;
-    let upper = upper(args.upper, args.work, image.as_deref(), args.rw)?;
+    let upper = upper(args.upper.as_deref(), args.work.as_deref(), image.as_deref(), args.rw)?;
 
     let mut layers: Vec<LayerSource> = image.iter().cloned().map(LayerSource::Path).collect();
     for layer in &args.layers {
@@ -216,18 +216,13 @@ fn apply(plan: &mut MountPlan, option: MountOption) {
 
 /// The upper directory with its scratch space: as given, or that of the image where it is to be writable.
 fn upper(
-    given: Option<PathBuf>,
-    work: Option<PathBuf>,
+    given: Option<&Path>,
+    work: Option<&Path>,
     image: Option<&Path>,
     writable: bool,
 ) -> Result<Option<UpperPlan>, Failure> {
     if let Some(root) = given {
-        let root = existing(&root)?;
-        let work = match work {
-            Some(work) => absolute(&work)?,
-            None => hidden_beside(&root, "work")?,
-        };
-        return Ok(Some(UpperPlan { root, work }));
+        return upper_plan(root, work).map(Some);
     }
     match (writable, image) {
         (false, _) => Ok(None),
@@ -239,6 +234,16 @@ fn upper(
             Err(Failure::new("cannot mount writable without an upper directory").cure("give --upper DIR"))
         }
     }
+}
+
+/// An upper directory that was named, with its scratch space.
+pub(super) fn upper_plan(root: &Path, work: Option<&Path>) -> Result<UpperPlan, Failure> {
+    let root = existing(root)?;
+    let work = match work {
+        Some(work) => absolute(work)?,
+        None => hidden_beside(&root, "work")?,
+    };
+    Ok(UpperPlan { root, work })
 }
 
 /// `.NAME.suffix` beside `path`.
@@ -253,7 +258,7 @@ fn hidden_beside(path: &Path, suffix: &str) -> Result<PathBuf, Failure> {
     Ok(path.with_file_name(hidden))
 }
 
-fn existing(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn existing(path: &Path) -> Result<PathBuf, Failure> {
     fs::canonicalize(path).map_err(|error| Failure::new(format!("cannot find {}: {error}", path.display())))
 }
 

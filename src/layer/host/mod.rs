@@ -11,10 +11,12 @@
 //!   pool.rs    how many descriptors stay open
 //!   layer.rs   the read-only role, for both
 //!   upper.rs   the writable role; change.rs its changes, probe.rs what the file system must be able to do
+//!   features.rs    notes of what an upper uses that others do not know
 //! ```
 
 mod change;
 mod dir;
+mod features;
 mod layer;
 mod node;
 mod open;

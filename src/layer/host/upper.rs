@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   WORK/fim.lock      locked while a process writes to the upper
-//!   WORK/work/         staging; whatever a crash left there is swept away at the next start
+//!   WORK/work/         staging; whatever a crash left there is swept away at the next start, but for the notes of features
 //!   WORK/index/        files of layers that had several names when they were copied up
 //! ```
 
@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    features::{self, Notes},
     host,
     layer::layer_by_tree,
     node::HostNode,
@@ -34,8 +35,8 @@ use crate::{
         users, xattr,
     },
     vfs::{
-        Attr, FallocateMode, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result, SeekWhence,
-        SetAttr, Spot, Upper, XattrFlags,
+        Attr, FallocateMode, Feature, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result,
+        SeekWhence, SetAttr, Spot, Upper, XattrFlags,
     },
 };
 
@@ -57,6 +58,7 @@ pub struct HostUpper {
     pub(super) tree: HostTree,
     pub(super) work: Arc<HostNode>,
     index: Arc<HostNode>,
+    notes: Notes,
     /// User and group id that objects get which this process makes.
     pub(super) own_ids: (u32, u32),
     /// Whether the shared whiteout exists and has room for more names.
@@ -65,7 +67,7 @@ pub struct HostUpper {
     pub(super) writers: Mutex<Vec<NodeId>>,
     pub(super) next_name: AtomicU64,
     /// Holds the lock.
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl HostUpper {
@@ -99,7 +101,10 @@ impl HostUpper {
         let open =
             |name| open_own(work_fd.as_fd(), name).map_err(prepare("prepare the work directory", work));
         let (staging, index) = (open(STAGING_NAME)?, open(INDEX_NAME)?);
-        sweep(staging.as_fd()).map_err(prepare("empty the work directory", work))?;
+        let notes = staging.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+        let notes = notes.and_then(|staging| Notes::read(work_fd, staging));
+        let notes = notes.map_err(prepare("read the notes in", work))?;
+        sweep(staging.as_fd(), Some(features::NOTES)).map_err(prepare("empty the work directory", work))?;
         probe(staging.as_fd()).map_err(|(ability, errno)| UpperError::Unable {
             ability,
             path: upper.to_owned(),
@@ -113,15 +118,21 @@ impl HostUpper {
         let host_tree = HostTree::new(upper_fd, pool, true).map_err(&tree)?;
         let work_node = host_tree.add_base(staging).map_err(&tree)?;
         let index = host_tree.add_base(index).map_err(tree)?;
+        if is_empty(host_tree.directory(&host_tree.root).map_err(tree)?.as_fd())
+            .map_err(prepare("read the directory", upper))?
+        {
+            notes.clear().map_err(prepare("clear the notes in", work))?;
+        }
         Ok(Self {
             tree: host_tree,
             work: work_node,
             index,
+            notes,
             own_ids: users::effective_ids(),
             shared_whiteout: Mutex::new(false),
             writers: Mutex::default(),
             next_name: AtomicU64::new(0),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -129,6 +140,18 @@ impl HostUpper {
     #[must_use]
     pub fn live_nodes(&self) -> usize {
         self.tree.len()
+    }
+
+    /// Whether the upper uses nothing that others who know the format of overlayfs do not know.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.notes.are_none()
+    }
+
+    /// Gives everything back but the lock: the directory is somebody else's to write, under our lock.
+    #[must_use]
+    pub fn into_lock(self) -> OwnedFd {
+        self.lock
     }
 
     /// A name in the work directory that nobody has.
@@ -179,7 +202,7 @@ impl Upper for HostUpper {
         let name = spot.name.as_bytes();
         let heap =
             beneath::open(dir.as_fd(), name, OpenFor::Path).map_err(host("open a directory to remove"))?;
-        sweep(heap.as_fd()).map_err(host("empty a directory"))?;
+        sweep(heap.as_fd(), None).map_err(host("empty a directory"))?;
         beneath::remove_directory(dir.as_fd(), name).map_err(host("remove a directory"))
     }
 
@@ -238,6 +261,14 @@ impl Upper for HostUpper {
         data::sync_file_system(root.as_fd()).map_err(host("sync the file system"))
     }
 
+    fn note(&self, feature: Feature) -> Result<()> {
+        self.notes.make(feature).map_err(host("note a feature in the work directory"))
+    }
+
+    fn clear_notes(&self) -> Result<()> {
+        self.notes.clear().map_err(host("clear the notes in the work directory"))
+    }
+
     fn close_idle(&self) {
         self.close_idle_writers();
     }
@@ -257,21 +288,34 @@ fn open_lock(work: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// Opens a directory of the work directory, which is made if it is not there.
 fn open_own(work: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     match beneath::make_directory(work, name, 0o700) {
-        Ok(()) | Err(Errno::EEXIST) => beneath::open(work, name, OpenFor::Path),
+        Ok(()) => beneath::open(work, name, OpenFor::Path),
+        Err(Errno::EEXIST) => {
+            let fd = beneath::open(work, name, OpenFor::Path)?;
+            // Kernel overlayfs leaves one without permissions.
+            let _ = beneath::set_perm(fd.as_fd(), 0o700);
+            Ok(fd)
+        }
         Err(errno) => Err(errno),
     }
 }
 
-/// Removes everything in `staging`, however deep: subdirectories move to its top before their turn comes.
-fn sweep(staging: BorrowedFd<'_>) -> Result<(), Errno> {
+fn is_empty(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut is_empty = true;
+    beneath::list(beneath::open_listing(dir)?.as_fd(), |_| is_empty = false)?;
+    Ok(is_empty)
+}
+
+/// Removes everything in `staging` but the directory `kept`, however deep: subdirectories move to its top before their
+/// turn comes.
+fn sweep(staging: BorrowedFd<'_>, kept: Option<&[u8]>) -> Result<(), Errno> {
     let mut directories = VecDeque::new();
     let mut serial = 0_u64;
-    empty(staging, staging, &mut serial, &mut directories)?;
+    empty(staging, staging, kept, &mut serial, &mut directories)?;
     while let Some(name) = directories.pop_front() {
         let fd = beneath::open(staging, &name, OpenFor::Path)?;
         // An own directory without permissions is ours all the same.
         let _ = beneath::set_perm(fd.as_fd(), 0o700);
-        empty(staging, fd.as_fd(), &mut serial, &mut directories)?;
+        empty(staging, fd.as_fd(), None, &mut serial, &mut directories)?;
         beneath::remove_directory(staging, &name)?;
     }
     Ok(())
@@ -280,13 +324,14 @@ fn sweep(staging: BorrowedFd<'_>) -> Result<(), Errno> {
 fn empty(
     staging: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
+    kept: Option<&[u8]>,
     serial: &mut u64,
     directories: &mut VecDeque<Vec<u8>>,
 ) -> Result<(), Errno> {
     let mut names = Vec::new();
     let listing = beneath::open_listing(dir)?;
     beneath::list(listing.as_fd(), |entry| names.push(entry.name.to_vec()))?;
-    for name in names {
+    for name in names.into_iter().filter(|name| kept != Some(name.as_slice())) {
         match beneath::remove(dir, &name) {
             Ok(()) => {}
             Err(Errno::EISDIR) => directories.push_back(lift(staging, dir, &name, serial)?),

@@ -14,6 +14,7 @@ use std::{fs::File, io, os::fd::AsFd as _, path::Path};
 
 use super::{
     Place, ServerError,
+    join::nobody_listens,
     message::{FromServer, Said, ToServer},
     place::Locked,
 };
@@ -49,9 +50,7 @@ pub fn freeze(place: &Place) -> Result<Found, ServerError> {
     let locked = place.lock()?;
     let mut channel = match locked.connect() {
         Ok(channel) => channel,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(Found::Nobody(locked));
-        }
+        Err(error) if nobody_listens(&error) => return Ok(Found::Nobody(locked)),
         Err(source) => return Err(ServerError::Place { path: place.path(), source }),
     };
     // The server counts us as soon as it looks, which it does before it ends.
@@ -59,6 +58,20 @@ pub fn freeze(place: &Place) -> Result<Found, ServerError> {
     match ask(&mut channel, &ToServer::Freeze)? {
         FromServer::Frozen => Ok(Found::Server(Commission { channel })),
         other => Err(unexpected(other)),
+    }
+}
+
+/// The lock of a place without a server; `None` where there is one.
+///
+/// # Errors
+///
+/// [`ServerError`].
+pub fn alone(place: &Place) -> Result<Option<Locked>, ServerError> {
+    let locked = place.lock()?;
+    match locked.connect() {
+        Ok(_) => Ok(None),
+        Err(error) if nobody_listens(&error) => Ok(Some(locked)),
+        Err(source) => Err(ServerError::Place { path: place.path(), source }),
     }
 }
 

@@ -106,7 +106,7 @@ pub fn join_or_start(place: &Place, pid: i32, duty: &Duty<'_>) -> Result<Lease, 
     Err(ServerError::Died)
 }
 
-fn nobody_listens(error: &io::Error) -> bool {
+pub(super) fn nobody_listens(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 

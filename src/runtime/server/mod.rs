@@ -15,12 +15,13 @@ mod commission;
 mod error;
 mod join;
 mod message;
+mod native;
 mod place;
 mod serve;
 mod view;
 
-pub use commission::{Commission, Found, freeze};
+pub use commission::{Commission, Found, alone, freeze};
 pub use error::ServerError;
 pub use join::{Lease, join_or_start};
 pub use place::{Locked, Place};
-pub use serve::Duty;
+pub use serve::{Duty, Merger};

@@ -11,6 +11,7 @@ use std::{
 use super::{
     Place, commission,
     message::{FromServer, LIMIT, Said, ToServer},
+    native::NativeUpper,
     place::Locked,
     view::View,
 };
@@ -25,7 +26,7 @@ use crate::{
     },
     runtime::{
         profile::{Prefetcher, Recording},
-        stack::{self, MountStack},
+        stack::{MountStack, StackPlan},
     },
     sync::{Arc, thread},
     sys::{
@@ -47,13 +48,18 @@ const LAST_BREATH: Duration = Duration::from_secs(1);
 const LAST_WRITES: Duration = Duration::from_secs(60);
 /// Signals that end the server, and the instances with it.
 const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+/// Why nothing can be committed.
+const NOT_OURS_TO_STOP: &str = "cannot commit while the image runs over kernel overlayfs, which does not let changes \
+                                wait (end its instances first, or run it with FIM_OVERLAY=fuse)";
 /// Most instances of one server.
 const MOST: usize = 10_000;
 
 /// What a server is for.
 pub struct Duty<'a> {
-    /// Opens the stack; called in the server, inside its namespaces.
-    pub open: &'a dyn Fn() -> Result<MountStack, stack::Error>,
+    /// The stack; opened in the server, inside its namespaces.
+    pub stack: &'a StackPlan,
+    /// Who merges its upper with its layers.
+    pub merger: Merger,
     /// What the table of mounts calls it.
     pub source: &'a std::ffi::OsStr,
     /// How the session is served.
@@ -62,6 +68,17 @@ pub struct Duty<'a> {
     pub fresh: bool,
     /// The directories of this build.
     pub dirs: &'a AppDirs,
+}
+
+/// Who merges the upper with the layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merger {
+    /// The engine.
+    Engine,
+    /// Kernel overlayfs, over the layers that the engine has merged.
+    Kernel,
+    /// Kernel overlayfs where it can, else the engine.
+    KernelIfAble,
 }
 
 impl fmt::Debug for Duty<'_> {
@@ -117,7 +134,12 @@ fn start<'a>(
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
     namespace::enter_private().map_err(|error| one_line(&error))?;
-    let mut stack = (duty.open)().map_err(|error| one_line(&error))?;
+    let native = claim(place, duty)?;
+    let mut stack = match &native {
+        None => MountStack::open(duty.stack),
+        Some(_) => MountStack::open(&StackPlan { upper: None, ..duty.stack.clone() }),
+    }
+    .map_err(|error| one_line(&error))?;
     let (uid, gid) = effective_ids();
     let device =
         fuse_dev::open().map_err(|error| format!("cannot open /dev/fuse: {error}{}", cure(&error)))?;
@@ -136,6 +158,11 @@ fn start<'a>(
     let session =
         fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
             .map_err(|error| one_line(&error))?;
+    if let Some(native) = &native {
+        native
+            .mount(&target, duty.source)
+            .map_err(|errno| format!("cannot mount kernel overlayfs over the layers: {errno}"))?;
+    }
     let view =
         View::mount(place, &stack, duty.source, duty.session).map_err(say("mount the view of the layers"))?;
     let privilege = if uid == 0 { Privilege::Root } else { Privilege::OwnUserNamespace };
@@ -149,6 +176,7 @@ fn start<'a>(
         namespaces: Namespaces::own(privilege).map_err(say("open the own namespaces"))?,
         pidfd: Pidfd::own().map_err(say("open the own process"))?,
         session,
+        native,
         view,
         signals,
         clients: Vec::new(),
@@ -156,6 +184,21 @@ fn start<'a>(
         uid,
         locked: None,
     })
+}
+
+/// The upper, where kernel overlayfs is to have it.
+fn claim(place: &Place, duty: &Duty<'_>) -> Result<Option<NativeUpper>, String> {
+    if duty.merger == Merger::Engine {
+        return Ok(None);
+    }
+    match NativeUpper::claim(duty.stack, &place.mount()) {
+        Ok(native) => Ok(Some(native)),
+        Err(why) if duty.merger == Merger::KernelIfAble => {
+            tracing::info!(why, "the engine merges the upper itself");
+            Ok(None)
+        }
+        Err(why) => Err(format!("{why} (use: fim-overlay set fuse, or FIM_OVERLAY=fuse)")),
+    }
 }
 
 /// What a panic said.
@@ -201,6 +244,8 @@ struct Server<'a> {
     namespaces: Namespaces,
     pidfd: Pidfd,
     session: fuse::Serving,
+    /// The upper, where kernel overlayfs has it.
+    native: Option<NativeUpper>,
     view: View,
     signals: Signals,
     clients: Vec<Client>,
@@ -303,6 +348,9 @@ impl Server<'_> {
     /// Hands the conversation with a committer to a thread. The server lives at least until its end: what remains in
     /// the list of clients closes with the thread.
     fn commission(&self, client: &mut Client) -> io::Result<()> {
+        if self.native.is_some() {
+            return Err(io::Error::other(NOT_OURS_TO_STOP));
+        }
         let (watched, held) = Channel::pair(LIMIT)?;
         let mut channel = std::mem::replace(&mut client.channel, watched);
         let (stack, mount) = (Arc::clone(&self.stack), self.place.mount());
@@ -377,7 +425,7 @@ impl Server<'_> {
 
     /// Unmounts, waits until everything is written, and removes the directory.
     fn finish(self) -> io::Result<()> {
-        let Self { place, stack, recording, session, view, clients, locked, .. } = self;
+        let Self { place, stack, recording, session, native, view, clients, locked, .. } = self;
         let locked = match locked {
             Some(locked) => locked,
             None => place.lock().map_err(io::Error::other)?,
@@ -386,6 +434,11 @@ impl Server<'_> {
         drop(clients);
         let ending = view.unmount(place);
         let target = place.mount();
+        if native.is_some()
+            && let Err(errno) = mount::unmount(&target, Unmount::Lazy)
+        {
+            tracing::warn!(%errno, "cannot unmount kernel overlayfs");
+        }
         if let Err(errno) = mount::unmount(&target, Unmount::Lazy) {
             tracing::warn!(%errno, "cannot unmount");
         }
@@ -406,7 +459,7 @@ impl Server<'_> {
             tracing::error!(error = one_line(&error), "what was recorded is lost");
         }
         // The upper is free before the next server can be started.
-        drop(stack);
+        drop((stack, native));
         locked.remove()
     }
 }
