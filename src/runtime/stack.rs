@@ -140,6 +140,15 @@ pub enum LayerSource {
 }
 
 impl LayerSource {
+    /// Lets the host bring in what is read first, while other things are prepared. Whoever opens it says what is wrong.
+    fn expect(&self) {
+        if self.path().is_file()
+            && let Ok(file) = File::open(self.path())
+        {
+            Index::expect(&file);
+        }
+    }
+
     /// The file or directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -251,6 +260,7 @@ impl MountStack {
     ///
     /// [`Error`] names what cannot be opened.
     pub fn open(plan: &StackPlan) -> Result<Self, Error> {
+        plan.layers.iter().for_each(LayerSource::expect);
         let options = plan.cache.options();
         let cache = BlockCache::with(options);
         let recording = plan.record.as_deref().map(Recording::begin).transpose()?.map(Arc::new);

@@ -94,6 +94,15 @@ impl Index {
         Ok(index)
     }
 
+    /// Asks for what [`open`](Self::open) reads first in a file, as soon as it is known that it will be called.
+    pub fn expect(source: &dyn ReadAt) {
+        if let Ok(len) = source.len() {
+            let tail = TAIL.min(len);
+            source.will_need(0, HEADER_LEN as u64);
+            source.will_need(len - tail, tail);
+        }
+    }
+
     /// The archive at `offset` with what its section index tells, if it has one.
     fn announce(source: &dyn ReadAt, offset: u64, file_len: u64, len: Option<u64>) -> Result<Self, Error> {
         let rest = file_len.saturating_sub(offset);
