@@ -11,7 +11,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Args as _, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
+};
 
 use crate::{image::runtime_copy, sandbox::guest};
 use progress::Terminal;
@@ -74,6 +76,9 @@ fn tool() -> Outcome {
     let global = std::env::var_os("FIM_DIR_GLOBAL").map(PathBuf::from);
     let started = runtime_copy::start(std::env::args_os().collect(), global.as_deref())?;
     let mut arguments = resolve::tool_arguments(&started.arguments, started.image.as_deref());
+    if let Some(args) = mount_alone(&arguments) {
+        return cmd::mount::run(args);
+    }
     let tool = Tool::command();
     resolve::lower_sub_words(&tool, &mut arguments);
     let verb = match tool.clone().try_get_matches_from(&arguments) {
@@ -110,6 +115,18 @@ fn tool() -> Outcome {
     }
 }
 
+/// Reads a command line of `fim mount` without making all the other verbs, which would take as long as mounting.
+/// `None` for other verbs and for what cannot be read, or asks for help: the whole tool has the words for that.
+fn mount_alone(arguments: &[OsString]) -> Option<cmd::mount::MountArgs> {
+    const VERB: &str = "mount";
+    if !arguments.get(1)?.eq_ignore_ascii_case(VERB) {
+        return None;
+    }
+    let verb = cmd::mount::MountArgs::augment_args(Command::new(VERB));
+    let matches = verb.try_get_matches_from(arguments.get(1..)?).ok()?;
+    cmd::mount::MountArgs::from_arg_matches(&matches).ok()
+}
+
 /// A command line that cannot be read, said in one line.
 fn misuse(error: &clap::Error) -> Failure {
     let failure = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -120,4 +137,31 @@ fn misuse(error: &clap::Error) -> Failure {
         Failure::new(said.join(" ").trim_start_matches("error: "))
     };
     failure.cure("fim help explains the verbs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_is_read_alone_as_with_the_other_verbs() {
+        let words = |text: &str| -> Vec<OsString> { text.split(' ').map(OsString::from).collect() };
+        for text in [
+            "fim mount --ro a b",
+            "fim MOUNT -o threads=3,dev a b --json -f",
+            "fim mount --layer x --upper y --work z m",
+            "fim mount a b -- ls -l --ro",
+        ] {
+            let mut arguments = words(text);
+            let alone = mount_alone(&arguments).expect(text);
+            let tool = Tool::command();
+            resolve::lower_sub_words(&tool, &mut arguments);
+            let matches = tool.try_get_matches_from(&arguments).expect(text);
+            let whole = Tool::from_arg_matches(&matches).expect(text).verb;
+            assert_eq!(format!("{whole:?}"), format!("Mount({alone:?})"));
+        }
+        for text in ["fim", "fim mount", "fim mount --help", "fim mount --no-such a b", "fim ls a b"] {
+            assert!(mount_alone(&words(text)).is_none(), "{text}");
+        }
+    }
 }

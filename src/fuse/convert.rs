@@ -7,7 +7,7 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use crate::vfs::{Attr, Caller, DeviceId, Entry, FileKind, Ino, SetTime, Time};
 
 /// The unit of I/O that stat(2) recommends, in bytes: a page, as on ext4.
-const BLOCK_SIZE: u32 = 4096;
+pub(super) const BLOCK_SIZE: u32 = 4096;
 
 /// Validity of everything the kernel is told: for ever, as far as a mount lives (68 years).
 pub(super) const FOREVER: Duration = Duration::from_secs(0x7fff_ffff);
@@ -70,6 +70,24 @@ pub(super) const fn file_type(kind: FileKind) -> FileType {
         FileKind::Fifo => FileType::NamedPipe,
         FileKind::Socket => FileType::Socket,
     }
+}
+
+/// What an object is, as bits of its mode.
+pub(super) const fn file_type_bits(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::Regular => libc::S_IFREG,
+        FileKind::Directory => libc::S_IFDIR,
+        FileKind::Symlink => libc::S_IFLNK,
+        FileKind::CharDevice => libc::S_IFCHR,
+        FileKind::BlockDevice => libc::S_IFBLK,
+        FileKind::Fifo => libc::S_IFIFO,
+        FileKind::Socket => libc::S_IFSOCK,
+    }
+}
+
+/// Kind and permission bits.
+pub(super) fn mode(attr: &Attr) -> u32 {
+    file_type_bits(attr.kind) | u32::from(attr.perm)
 }
 
 /// Who sent a request.

@@ -15,6 +15,7 @@ use fuser::{
 };
 
 use super::{
+    bare::{Lister, Listing},
     convert::{self, FOREVER, caller, perm},
     fill::Fill,
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
@@ -24,8 +25,8 @@ use super::{
 use crate::{
     sync::Arc,
     vfs::{
-        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Name, RenameFlags, SeekWhence, SetAttr,
-        XattrFlags,
+        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Lookup, Name, RenameFlags, SeekWhence,
+        SetAttr, XattrFlags,
     },
 };
 
@@ -46,6 +47,8 @@ pub(super) struct Front {
     requests: Arc<Requests>,
     /// What hears of reads, where nobody can change what is read.
     fill: Option<Arc<Fill>>,
+    /// What hears of listings, where the front answers them itself.
+    lister: Option<Lister>,
 }
 
 impl Front {
@@ -55,10 +58,11 @@ impl Front {
         options: Options,
         requests: Arc<Requests>,
         fill: Option<Arc<Fill>>,
+        lister: Option<Lister>,
     ) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
-        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests, fill }
+        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests, fill, lister }
     }
 }
 
@@ -78,7 +82,14 @@ impl Filesystem for Front {
     fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.requests.note(Request::Lookup);
         let work = || self.fs.lookup(ino(parent), named(name)?);
-        reply::answer(request, reply, work, |reply, found| reply::lookup(reply, &found));
+        reply::answer(request, reply, work, |reply, found| {
+            if let (Some(lister), Lookup::Found(entry)) = (&self.lister, &found)
+                && entry.attr.kind != FileKind::Directory
+            {
+                lister.wanted(ino(parent));
+            }
+            reply::lookup(reply, &found);
+        });
     }
 
     fn forget(&self, _: &fuser::Request, node: INodeNo, count: u64) {
@@ -335,6 +346,16 @@ impl Filesystem for Front {
         reply: ReplyDirectoryPlus,
     ) {
         self.requests.note(Request::ReadDirPlus);
+        if let Some(lister) = &self.lister
+            && let Some(offer) = lister.offer(offset)
+        {
+            let reply = Listing::new(reply, offer);
+            let work = |sink: &mut Listing| self.fs.readdirplus(ino(dir), offset, sink);
+            return reply::fill(request, reply, work, |reply| {
+                lister.listed(ino(dir), offer, reply.has_bare());
+                reply.send(lister.device(), request.unique().0);
+            });
+        }
         reply::fill(
             request,
             reply,

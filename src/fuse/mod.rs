@@ -14,9 +14,11 @@
 //! This is the one place that knows the `fuser` crate (ABI 7.40 and what it lacks, see [`front`]); none of its types
 //! leave the folder.
 
+mod bare;
 mod convert;
 mod fill;
 mod front;
+mod listing;
 mod notify;
 mod options;
 mod reply;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use fuser::InitFlags;
 
-use crate::sync::thread;
+use crate::sys::cores;
 
 /// Largest WRITE and READ in bytes: 256 pages, the kernel's own limit unless root raises `fuse.max_pages_limit`.
 pub(super) const MAX_TRANSFER: u32 = 1 << 20;
@@ -53,8 +53,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let cores = thread::available_parallelism().map_or(FEWEST_THREADS, NonZeroUsize::get);
-        let threads = cores.clamp(FEWEST_THREADS, MOST_THREADS);
+        let threads = cores::count().get().clamp(FEWEST_THREADS, MOST_THREADS);
         Self {
             write_cache: WriteCache::default(),
             opens: Opens::default(),

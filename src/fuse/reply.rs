@@ -158,6 +158,13 @@ impl DirPlusSink for ReplyDirectoryPlus {
     }
 }
 
+/// Adds an entry that is only measured: what the reply says is not sent.
+pub(super) fn measure(reply: &mut ReplyDirectoryPlus, name: &[u8], next: u64) -> Result<(), Full> {
+    let (name, ino) = (OsStr::from_bytes(name), INodeNo(0));
+    let full = reply.add(ino, next, name, &convert::FOREVER, &convert::absent(), Generation(0));
+    if full { Err(Full) } else { Ok(()) }
+}
+
 /// Turns a panic of `work` into `EIO`.
 ///
 /// Unwind safety: our locks do not poison, and a file system must hold its invariants at every point where it can

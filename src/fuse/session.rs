@@ -12,7 +12,7 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, Requests, fill::Fill, front::Front};
+use super::{Notices, Options, Requests, bare::Lister, fill::Fill, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
@@ -60,17 +60,24 @@ pub fn serve(
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(options.threads.get());
-    // Each clone is made by opening /dev/fuse by name, which a user that fusermount3 helped may not be able to.
-    config.clone_fd = fuse_dev::open().is_ok();
+    let read_only = fs.is_read_only();
+    // What is answered past the crate is answered on the descriptor that all threads read from. Each clone is made by
+    // opening /dev/fuse by name, which a user that fusermount3 helped may not be able to.
+    config.clone_fd = !read_only && fuse_dev::open().is_ok();
     let requests = Arc::new(Requests::default());
-    let fill = fs.is_read_only().then(Arc::<Fill>::default);
-    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone());
+    let fill = read_only.then(Arc::<Fill>::default);
+    let lister = if read_only {
+        let device = device.try_clone().map_err(Error::Start)?;
+        Some(Lister::new(device, Arc::clone(&notices)))
+    } else {
+        None
+    };
+    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone(), lister);
     let session =
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 
-    let sender = notices.start(session.notifier()).map_err(Error::Start)?;
-    let fill = fill.map(|fill| fill.start(fs, &session.notifier()).map(|threads| (fill, threads)));
-    let fill = fill.transpose().map_err(Error::Start)?;
+    // The session first: the kernel has asked already, and the others have time.
+    let notifier = session.notifier();
     let (ended, end) = pipe().map_err(Error::Start)?;
     let session = thread::Builder::new()
         .name("fim-session".to_owned())
@@ -80,6 +87,9 @@ pub fn serve(
             result
         })
         .map_err(Error::Start)?;
+    let sender = notices.start(notifier.clone()).map_err(Error::Start)?;
+    let fill = fill.map(|fill| fill.start(fs, &notifier).map(|threads| (fill, threads)));
+    let fill = fill.transpose().map_err(Error::Start)?;
     Ok(Serving { session, notices, sender, fill, ended, requests })
 }
 

@@ -64,6 +64,10 @@ impl Overlay {
             }
         }
         self.each_entry(&dir, offset, &mut |shown| {
+            if !sink.wants(shown.kind) {
+                let Some(ino) = self.ino_of_entry(&dir, &shown)? else { return Ok(Room::Continue(())) };
+                return Ok(room(sink.push_bare(ino, shown.kind, shown.name, shown.next)));
+            }
             let name = Name::new(shown.name)?;
             let entry = match self.entry_of(&dir, name, &shown) {
                 // Redirects that were made to be followed without end hide what has them, and nothing else.

@@ -75,6 +75,13 @@ pub enum ProfileSource {
     Image(PathBuf),
 }
 
+impl ProfileSource {
+    /// Whether it is a profile by itself.
+    const fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
+}
+
 /// How decoded blocks are cached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CachePlan {
@@ -133,6 +140,15 @@ pub enum LayerSource {
 }
 
 impl LayerSource {
+    /// Lets the host bring in what is read first, while other things are prepared. Whoever opens it says what is wrong.
+    fn expect(&self) {
+        if self.path().is_file()
+            && let Ok(file) = File::open(self.path())
+        {
+            Index::expect(&file);
+        }
+    }
+
     /// The file or directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -244,6 +260,7 @@ impl MountStack {
     ///
     /// [`Error`] names what cannot be opened.
     pub fn open(plan: &StackPlan) -> Result<Self, Error> {
+        plan.layers.iter().for_each(LayerSource::expect);
         let options = plan.cache.options();
         let cache = BlockCache::with(options);
         let recording = plan.record.as_deref().map(Recording::begin).transpose()?.map(Arc::new);
@@ -251,8 +268,10 @@ impl MountStack {
         for source in &plan.layers {
             open_layers(source, plan, &cache, &mut opened)?;
         }
-        let Opened { layers, archives } = opened;
-        let prefetcher = plan.profile.as_ref().map(|source| prefetcher(source, archives, options.max_bytes));
+        let Opened { layers, archives, has_image } = opened;
+        // Only an image has a profile in it: what else is named needs no thread that looks for one.
+        let profile = plan.profile.as_ref().filter(|source| has_image || source.is_file());
+        let prefetcher = profile.map(|source| prefetcher(source, archives, options.max_bytes));
         let prefetcher = prefetcher.transpose()?;
         let layers = layers.into_iter().map(|layer| recorded(recording.as_deref(), layer)).collect();
         let upper = plan.upper.as_ref().map(open_upper).transpose()?;
@@ -261,7 +280,9 @@ impl MountStack {
         let overlay =
             Overlay::new(layers, upper, options, Arc::clone(&notices) as _).map_err(Error::Merge)?;
         let overlay = Arc::new(overlay);
-        close_when_idle(&overlay).map_err(Error::Thread)?;
+        if plan.upper.is_some() {
+            close_when_idle(&overlay).map_err(Error::Thread)?;
+        }
         Ok(Self { overlay, notices, cache, prefetcher, recording })
     }
 }
@@ -285,6 +306,8 @@ struct Opened {
     layers: Vec<Arc<dyn Layer>>,
     /// Those that are archives.
     archives: Vec<Arc<ArchiveLayer>>,
+    /// Whether some of them come out of an image.
+    has_image: bool,
 }
 
 /// A layer, behind the recorder where there is one.
@@ -327,6 +350,7 @@ fn open_layers(
         LayerSource::Section { offset, len, .. } => vec![Place::At { offset: *offset, len: Some(*len) }],
         LayerSource::Path(_) => places(&file, path)?,
     };
+    opened.has_image |= places.iter().any(|place| matches!(place, Place::At { .. }));
     let file = Arc::new(file);
     for place in places {
         opened.layers.push(match plan.reader {

@@ -2,6 +2,7 @@
 
 pub mod beneath;
 pub mod block_memory;
+pub mod cores;
 pub mod data;
 pub mod errno;
 pub mod fuse_dev;

@@ -20,6 +20,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    sched::{CloneFlags, unshare},
     sys::{
         prctl,
         signal::SigSet,
@@ -180,7 +181,7 @@ pub enum Forked {
 /// `EBUSY` where there is more than one thread (locks that another one holds would stay locked for ever in the copy),
 /// else what fork(2) says.
 pub fn fork() -> io::Result<Forked> {
-    if fs::read_dir("/proc/self/task")?.count() != 1 {
+    if !is_alone()? {
         return Err(Errno::EBUSY.into());
     }
     // SAFETY: fork(2) leaves the child with the calling thread only, so that it must not wait for what another thread
@@ -190,6 +191,17 @@ pub fn fork() -> io::Result<Forked> {
         ForkResult::Parent { child } => {
             Ok(Forked::Parent(Child { pid: child, pidfd: Pidfd::open(child.as_raw())? }))
         }
+    }
+}
+
+/// Whether the process has one thread.
+fn is_alone() -> io::Result<bool> {
+    // Memory cannot be parted from another thread; for a thread that is alone this does nothing (unshare(2)).
+    match unshare(CloneFlags::CLONE_VM) {
+        Ok(()) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
+        // A sandbox may forbid the call altogether.
+        Err(_) => Ok(fs::read_dir("/proc/self/task")?.count() == 1),
     }
 }
 
@@ -225,6 +237,22 @@ pub fn detach() -> io::Result<Side> {
                     end(error.raw_os_error().and_then(|errno| u8::try_from(errno).ok()).unwrap_or(u8::MAX))
                 }
             }
+        }
+    }
+}
+
+/// As [`detach`] for a caller that ends soon, which leaves the copy to be nobody's child: half the work. Until then the
+/// copy is a child of the caller, and it leads its session: it must not open terminals.
+///
+/// # Errors
+///
+/// As [`fork`].
+pub fn leave_behind() -> io::Result<Side> {
+    match fork()? {
+        Forked::Parent(_) => Ok(Side::Original),
+        Forked::Child => {
+            new_session();
+            Ok(Side::Copy)
         }
     }
 }

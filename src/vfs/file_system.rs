@@ -54,12 +54,26 @@ pub trait DirSink {
 
 /// Takes the entries of a READDIRPLUS reply.
 pub trait DirPlusSink {
+    /// Whether the next entry, which is of this kind, shall be pushed with its attributes.
+    fn wants(&self, _kind: FileKind) -> bool {
+        true
+    }
+
     /// Takes an entry on which the file system has counted a look-up; `.` and `..` carry none.
     ///
     /// # Errors
     ///
     /// [`Full`] where the reply has no room: the file system takes the look-up back.
     fn push(&mut self, entry: &Entry, name: &[u8], next: u64) -> Result<(), Full>;
+
+    /// Takes an entry whose attributes are not wanted, and on which no look-up is counted. Who wants all gets none.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] where the reply has no room for it.
+    fn push_bare(&mut self, _ino: Ino, _kind: FileKind, _name: &[u8], _next: u64) -> Result<(), Full> {
+        Err(Full)
+    }
 }
 
 bitflags! {

@@ -75,6 +75,9 @@ fn serve(layers: usize) -> Served {
     Served::start(Arc::new(overlay), Options::default())
 }
 
+/// Names that may be asked for in a walk of the sample tree by who looks at everything.
+const QUESTIONS: u64 = 8;
+
 /// Runs a program over the mount and returns the requests that it cost.
 fn cost(served: &Served, words: &[&str]) -> BTreeMap<Request, u64> {
     let before: BTreeMap<_, _> = served.requests().counted().collect();
@@ -108,9 +111,12 @@ fn a_walk_costs_messages_by_directories_and_the_next_one_none() {
             let first = walk(&served, words);
             println!("{} layers, {}: {first:?}", layers, words.join(" "));
             let count = |request| first.get(&request).copied().unwrap_or(0);
-            for never in [Request::Lookup, Request::ReadDir, Request::Open] {
+            for never in [Request::ReadDir, Request::Open] {
                 assert_eq!(count(never), 0, "{words:?}: {first:?}");
             }
+            // Who looks at files is asked for it now and then, by a name without attributes.
+            let lookups = if words.len() == 1 { 0 } else { QUESTIONS };
+            assert!(count(Request::Lookup) <= lookups, "{words:?}: {first:?}");
             for once in [Request::GetAttr, Request::OpenDir, Request::GetXattr, Request::ListXattr] {
                 assert!(count(once) <= 1, "{words:?}: {first:?}");
             }
@@ -123,6 +129,71 @@ fn a_walk_costs_messages_by_directories_and_the_next_one_none() {
             served.stop();
         }
     }
+}
+
+#[test]
+fn one_file_and_one_directory_cost_what_they_need() {
+    if !can_mount() {
+        return;
+    }
+    let served = serve(1);
+    let path = |below: &str| served.join(below).to_str().unwrap().to_owned();
+    let lookups = |cost: &BTreeMap<Request, u64>| cost.get(&Request::Lookup).copied().unwrap_or(0);
+    let stat = cost(&served, &["stat", "-c", "%s", &path("top1/dir1/a5")]);
+    println!("{stat:?}");
+    assert_eq!(lookups(&stat), 3, "a look-up a name: {stat:?}");
+    assert!(!stat.contains_key(&Request::ReadDirPlus), "{stat:?}");
+    let list = cost(&served, &["ls", "-l", &path("top0/dir0")]);
+    println!("{list:?}");
+    assert!(lookups(&list) <= 2 + 1, "two directories and a question: {list:?}");
+    served.stop();
+}
+
+#[test]
+fn names_are_listed_bare_until_somebody_looks_at_them() {
+    if !can_mount() {
+        return;
+    }
+    let served = serve(1);
+    let lookups = |cost: &BTreeMap<Request, u64>| cost.get(&Request::Lookup).copied().unwrap_or(0);
+    assert_eq!(lookups(&walk(&served, &["find", "-type", "f"])), 0);
+    // Most of the files have no node: nobody asked for them.
+    let files = u64::try_from(DIRECTORIES * (FILES + 1)).unwrap();
+    let looking = walk(&served, WALKS[1]);
+    println!("{looking:?}");
+    let asked = lookups(&looking);
+    assert!(asked > 0 && asked < files / 2, "{asked} of {files} names asked for: {looking:?}");
+    // Listings that were taken back while they were walked are listed once more.
+    assert_eq!(lookups(&walk(&served, WALKS[1])), 0, "all is known now");
+    assert_eq!(walk(&served, WALKS[1]), BTreeMap::new());
+    assert_eq!(walk(&served, WALKS[2]), BTreeMap::new());
+    served.stop();
+}
+
+#[test]
+fn bare_entries_say_what_the_others_say() {
+    use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
+    if !can_mount() {
+        return;
+    }
+    let served = serve(2);
+    walk(&served, WALKS[0]);
+    let mut seen = 0;
+    let mut pending = vec![served.path.clone()];
+    while let Some(directory) = pending.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            let found = fs::symlink_metadata(entry.path()).unwrap();
+            assert_eq!(entry.ino(), found.ino(), "{:?}", entry.path());
+            assert_eq!(entry.file_type().unwrap(), found.file_type(), "{:?}", entry.path());
+            if found.is_dir() {
+                pending.push(entry.path());
+            }
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2 * (DIRECTORIES * (FILES + 1) + LARGE) + DIRECTORIES + TOPS);
+    served.stop();
 }
 
 #[test]

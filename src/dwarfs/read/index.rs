@@ -48,6 +48,12 @@ pub(super) struct Payload {
     pub(super) len: u64,
 }
 
+/// Length of an archive's end that is asked for first: the section index, and schema and metadata of a small archive.
+const TAIL: u64 = 256 << 10;
+
+/// Longest schema and metadata that are asked for as a whole before they are read.
+const HASTENED: u64 = 64 << 20;
+
 /// All sections of an archive.
 #[derive(Clone, Debug)]
 pub struct Index {
@@ -70,24 +76,65 @@ impl Index {
         let (offset, len) = match place {
             Place::At { offset, len } => (offset, len),
             Place::Auto => {
+                // Nearly every file begins with its archive. An index says so without a look at anything between
+                // start and end, of which nothing else may be needed for long.
+                if let Ok(index) = Self::announce(source, 0, file_len, None)
+                    && index.has_index
+                {
+                    return Ok(index);
+                }
                 let found = find_archive(source, file_len);
                 (found.map_err(|error| why_not_at_start(source).unwrap_or(error))?, None)
             }
         };
+        let mut index = Self::announce(source, offset, file_len, len)?;
+        if !index.has_index {
+            index.hop(source)?;
+        }
+        Ok(index)
+    }
+
+    /// Asks for what [`open`](Self::open) reads first in a file, as soon as it is known that it will be called.
+    pub fn expect(source: &dyn ReadAt) {
+        if let Ok(len) = source.len() {
+            let tail = TAIL.min(len);
+            source.will_need(0, HEADER_LEN as u64);
+            source.will_need(len - tail, tail);
+        }
+    }
+
+    /// The archive at `offset` with what its section index tells, if it has one.
+    fn announce(source: &dyn ReadAt, offset: u64, file_len: u64, len: Option<u64>) -> Result<Self, Error> {
         let rest = file_len.saturating_sub(offset);
         let end = offset + len.unwrap_or(rest).min(rest);
         if end - offset < OLD_HEADER_LEN as u64 {
             return Err(Error::NotFound { offset });
         }
+        // While the start comes from the disk, the end is on its way.
+        let tail = TAIL.min(end - offset);
+        source.will_need(end - tail, tail);
         let (_, minor) = parse_version(&read_array::<OLD_HEADER_LEN>(source, offset)?, offset)?;
         let mut index = Self { minor, offset, end, has_index: false, sections: Vec::new() };
         if let Some(sections) = index.read_section_index(source) {
             index.sections = sections;
             index.has_index = true;
-        } else {
-            index.hop(source)?;
+            index.hasten(source);
         }
         Ok(index)
+    }
+
+    /// Asks for the schema and the metadata, which the opening reads next, in one piece.
+    fn hasten(&self, source: &dyn ReadAt) {
+        let (Some(schema), Some(metadata)) =
+            (self.first(SectionKind::Schema), self.first(SectionKind::Metadata))
+        else {
+            return;
+        };
+        let (start, end) = (schema.offset.min(metadata.offset), schema.end.max(metadata.end));
+        // They lie side by side at the end; a hostile order must not bring in the whole file.
+        if end - start <= HASTENED && start < self.end - TAIL.min(self.end - self.offset) {
+            source.will_need(start, end - start);
+        }
     }
 
     /// Minor version of the format.

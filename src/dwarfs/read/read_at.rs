@@ -4,8 +4,11 @@ use std::{
     fmt,
     fs::File,
     io,
+    num::NonZeroU64,
     os::unix::fs::{FileExt, MetadataExt as _},
 };
+
+use rustix::fs::{Advice, fadvise};
 
 use crate::dwarfs::Error;
 
@@ -37,6 +40,9 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
     fn stamp(&self) -> io::Result<u64> {
         self.len()
     }
+
+    /// Hears that these bytes will be read soon, so that they can be on their way; no answer, no error.
+    fn will_need(&self, _offset: u64, _len: u64) {}
 }
 
 impl ReadAt for File {
@@ -61,6 +67,11 @@ impl ReadAt for File {
         Ok(facts
             .into_iter()
             .fold(0, |stamp, fact| (stamp ^ fact).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)))
+    }
+
+    fn will_need(&self, offset: u64, len: u64) {
+        // Where the host does not take advice, they are read when they are read.
+        let _ = NonZeroU64::new(len).map(|len| fadvise(self, offset, Some(len), Advice::WillNeed));
     }
 }
 

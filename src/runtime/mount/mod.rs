@@ -188,7 +188,7 @@ enum Word {
 
 fn in_background(plan: &MountPlan, ready: impl FnOnce(&Report)) -> Result<u8, Error> {
     let (hear, say) = pipe().map_err(failed("make a pipe"))?;
-    match process::detach().map_err(failed("start the server"))? {
+    match process::leave_behind().map_err(failed("start the server"))? {
         Side::Original => {
             drop(say);
             ready(&listen(plan, hear)?);

@@ -43,6 +43,7 @@ use crate::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
         thread,
     },
+    sys::cores,
 };
 
 /// Number of shards: some times more than threads that serve requests.
@@ -90,8 +91,7 @@ impl CacheOptions {
     /// A cache that does only what it is asked, for commands that read a little and end.
     #[must_use]
     pub fn quiet(max_bytes: usize) -> Self {
-        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        Self { max_bytes, threads, background: Background::OnDemand, idle: IDLE }
+        Self { max_bytes, threads: cores::count(), background: Background::OnDemand, idle: IDLE }
     }
 
     /// A cache that works in the background, for servers.
