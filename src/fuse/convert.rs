@@ -74,7 +74,12 @@ pub(super) const fn file_type(kind: FileKind) -> FileType {
 
 /// Who sent a request.
 pub(super) fn caller(request: &fuser::Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
+}
+
+/// Who asks for a new object.
+pub(super) fn creator(request: &fuser::Request, umask: u32) -> Caller {
+    Caller { umask: perm(umask), ..caller(request) }
 }
 
 /// The permission bits of a mode.

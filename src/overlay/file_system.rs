@@ -134,13 +134,13 @@ impl FileSystem for Overlay {
 
     fn setxattr(
         &self,
-        _caller: Caller,
+        caller: Caller,
         ino: Ino,
         name: &[u8],
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<()> {
-        self.do_setxattr(ino, name, value, flags)
+        self.do_setxattr(caller, ino, name, value, flags)
     }
 
     fn removexattr(&self, _caller: Caller, ino: Ino, name: &[u8]) -> Result<()> {
@@ -149,6 +149,10 @@ impl FileSystem for Overlay {
 
     fn has_xattrs(&self) -> bool {
         self.stack.has_xattrs()
+    }
+
+    fn has_acls(&self) -> bool {
+        self.stack.has_acls()
     }
 
     fn statfs(&self) -> Result<FsStat> {

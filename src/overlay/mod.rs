@@ -30,6 +30,7 @@
 //!   shards of the table
 //! ```
 
+mod acl;
 mod attr;
 mod copy_up;
 mod create;

@@ -13,6 +13,7 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod acl;
 mod archives;
 mod attributes;
 mod damage;
