@@ -39,6 +39,17 @@ pub enum Opens {
     Announced,
 }
 
+/// What becomes of access control lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lists {
+    /// The kernel asks for that of each object before it lets others than its owner in. It remembers the answer, but not
+    /// that for the root of the mount (kernel 6.18), so that each path that they walk from there costs a message.
+    #[default]
+    Enforced,
+    /// They are attributes like others, and cannot be set in a user namespace.
+    Ignored,
+}
+
 /// Choices of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -46,6 +57,8 @@ pub struct Options {
     pub write_cache: WriteCache,
     /// Whether opening costs a message.
     pub opens: Opens,
+    /// What becomes of access control lists.
+    pub lists: Lists,
     /// Number of threads that take requests.
     pub threads: NonZeroUsize,
 }
@@ -57,6 +70,7 @@ impl Default for Options {
         Self {
             write_cache: WriteCache::default(),
             opens: Opens::default(),
+            lists: Lists::default(),
             threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
         }
     }
@@ -77,9 +91,8 @@ impl Options {
         if self.opens == Opens::Silent {
             flags |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         }
-        if acls {
-            // The kernel enforces access control lists, and remembers them. It asks once an inode, only for those who
-            // are not its owner: where nothing can have one it need not.
+        if acls && self.lists == Lists::Enforced {
+            // Where nothing can have one the kernel need not ask.
             flags |= InitFlags::FUSE_POSIX_ACL;
         }
         if !read_only {

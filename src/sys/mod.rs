@@ -11,6 +11,7 @@ pub mod inherit;
 pub mod limit;
 pub mod memory_file;
 pub mod mount;
+pub mod mount_flags;
 pub mod namespace;
 pub mod own_dir;
 pub mod process;
