@@ -228,7 +228,8 @@ impl Filesystem for Front {
     ) {
         self.requests.note(Request::Create);
         let (kind, rdev) = (FileKind::Regular, convert::decode_device(0));
-        let work = || self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev);
+        let work =
+            || self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev);
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         reply::answer(request, reply, work, |reply, entry| {
             let generation = Generation(entry.generation);

@@ -214,8 +214,7 @@ impl Overlay {
         if let Some(links) = &plan.links {
             upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
         }
-        let changes =
-            SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(perm), ..times_of(attr) };
+        let changes = SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(perm), ..times_of(attr) };
         upper.set_attr(staged.id, &changes)?;
         // Without data there is nothing that could come after the name.
         if attr.kind == FileKind::Regular && is_whole && !self.options.volatile {

@@ -132,14 +132,7 @@ impl FileSystem for Overlay {
         self.do_listxattr(ino)
     }
 
-    fn setxattr(
-        &self,
-        caller: Caller,
-        ino: Ino,
-        name: &[u8],
-        value: &[u8],
-        flags: XattrFlags,
-    ) -> Result<()> {
+    fn setxattr(&self, caller: Caller, ino: Ino, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
         self.do_setxattr(caller, ino, name, value, flags)
     }
 

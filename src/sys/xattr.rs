@@ -35,7 +35,7 @@ pub fn get(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
 #[must_use]
 pub fn is_known(fd: BorrowedFd<'_>, name: &[u8]) -> bool {
     let path = ProcPath::new(fd);
-    let asked = rustix::fs::getxattr(path.as_c_str(), name, &mut [0_u8; 0]);
+    let asked = rustix::fs::getxattr(path.as_c_str(), name, &mut [0_u8; 1]);
     asked != Err(io::Errno::OPNOTSUPP)
 }
 

@@ -72,6 +72,13 @@ pub trait DirPlusSink {
     ///
     /// [`Full`] where the reply has no room: the file system takes the look-up back.
     fn push(&mut self, entry: &Entry, name: &[u8], next: u64) -> Result<(), Full>;
+
+    /// Takes an entry of which nothing but its kind is known: whoever wants more looks it up.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] where the reply has no room.
+    fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full>;
 }
 
 bitflags! {

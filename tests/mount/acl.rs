@@ -201,9 +201,11 @@ on_mount! {
 /// Looks three times whether some files can be read, as a user who owns none of them, and returns the number of
 /// questions for attributes.
 fn questions(served: &Served, files: usize) -> u64 {
-    let count = || served.requests().counted().find(|(kind, _)| *kind == Request::GetXattr).map_or(0, |c| c.1);
+    let count =
+        || served.requests().counted().find(|(kind, _)| *kind == Request::GetXattr).map_or(0, |c| c.1);
     let before = count();
-    let script = format!("cd dir; for round in 1 2 3; do for n in $(seq {files}); do test -r file$n; done; done");
+    let script =
+        format!("cd dir; for round in 1 2 3; do for n in $(seq {files}); do test -r file$n; done; done");
     let mut shell = Command::new("sh");
     shell.args(["-ec", &script]).current_dir(&served.path).uid(1234).gid(1234);
     assert!(shell.status().unwrap().success());
@@ -228,7 +230,8 @@ fn lists_are_asked_for_once_an_object_and_of_others_alone() {
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
     let serve = |options| {
         let upper = HostUpper::open(&scratch.path().join("upper"), &scratch.path().join("work")).unwrap();
-        let layers: Vec<Arc<dyn Layer>> = vec![Arc::new(HostDir::open(&scratch.path().join("lower")).unwrap())];
+        let layers: Vec<Arc<dyn Layer>> =
+            vec![Arc::new(HostDir::open(&scratch.path().join("lower")).unwrap())];
         let (stack, notices) = (OverlayOptions::default(), Arc::new(NoInvalidate));
         let overlay = Overlay::new(layers, Some(Arc::new(upper)), stack, notices).unwrap();
         Served::start(Arc::new(overlay), options)

@@ -37,8 +37,21 @@ const MISUSED: u8 = 1;
 const FAILED: u8 = 32;
 
 /// Options of mount(8) and fstab(5) that mean nothing to who mounts, and those that hold for every mount of ours.
-const WITHOUT_MEANING: [&str; 10] =
-    ["auto", "noauto", "nofail", "_netdev", "user", "users", "nouser", "group", "owner", "default_permissions"];
+const WITHOUT_MEANING: [&str; 10] = [
+    "auto",
+    "noauto",
+    "nofail",
+    "_netdev",
+    "user",
+    "users",
+    "nouser",
+    "group",
+    "owner",
+    "default_permissions",
+];
+
+/// What the table of mounts shows of every FUSE mount, and mount(8) repeats when it remounts.
+const SHOWN: [&[u8]; 5] = [b"user_id", b"group_id", b"max_read", b"blksize", b"subtype"];
 
 /// Whether the program was called as a helper of mount(8).
 #[must_use]
@@ -126,7 +139,8 @@ impl Call {
         let mut options = Vec::new();
         let mut words = arguments.iter().skip(1);
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| Failure::new(format!("no value behind {}", word.display())));
+            let mut value =
+                || words.next().ok_or_else(|| Failure::new(format!("no value behind {}", word.display())));
             match word.as_bytes() {
                 b"-o" => options.push(value()?.clone()),
                 b"-t" | b"-N" => drop(value()?),
@@ -167,6 +181,7 @@ impl Call {
             (b"remount", None) => self.remount = true,
             (b"", None) => {}
             (name, _) if name.starts_with(b"x-") || name == b"comment" => {}
+            (name, Some(_)) if SHOWN.contains(&name) => {}
             (_, None) if WITHOUT_MEANING.contains(&word.as_ref()) => {}
             _ => match (self.flags.with(&word), word.parse()) {
                 (Some(flags), _) => self.flags = flags,
@@ -255,7 +270,10 @@ mod tests {
         let options = "rw,lowerdir=/usr:/etc,upperdir=/var/lib,workdir=/var/lib/../work,nosuid,threads=3";
         let plan = planned(&["mount.fuse.fim", "name", "/tmp", "-o", options, "-t", "fuse.fim"], 0);
         let layers = ["/etc", "/usr"].map(|path| LayerSource::Path(path.into()));
-        assert_eq!((plan.stack.layers.as_slice(), plan.source.as_os_str()), (&layers[..], OsStr::new("name")));
+        assert_eq!(
+            (plan.stack.layers.as_slice(), plan.source.as_os_str()),
+            (&layers[..], OsStr::new("name"))
+        );
         let upper = UpperPlan { root: "/var/lib".into(), work: "/var/lib/../work".into() };
         assert_eq!(plan.stack.upper, Some(upper));
         assert!(plan.devices && !plan.set_id);
@@ -264,7 +282,8 @@ mod tests {
 
     #[test]
     fn without_layers_the_source_is_what_is_mounted() {
-        let plan = planned(&["mount.fim", "/usr", "/tmp", "-sn", "-o", "_netdev,x-systemd.automount,nodev,odd"], 0);
+        let plan =
+            planned(&["mount.fim", "/usr", "/tmp", "-sn", "-o", "_netdev,x-systemd.automount,nodev,odd"], 0);
         assert_eq!(plan.stack.layers, [LayerSource::Path("/usr".into())]);
         assert_eq!((plan.source.as_os_str(), plan.stack.upper), (OsStr::new("/usr"), None));
         assert!(!plan.devices && plan.set_id);
@@ -287,10 +306,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_understood_is_refused() {
-        for words in [&["m", "x"][..], &["m", "x", "/", "y"], &["m", "x", "/", "-o"], &["m", "x", "/", "-q"]] {
+        for words in [&["m", "x"][..], &["m", "x", "/", "y"], &["m", "x", "/", "-o"], &["m", "x", "/", "-q"]]
+        {
             assert!(call(words).is_err(), "{words:?}");
         }
         assert!(call(&["m", "x", "/", "-o", "odd"]).is_err());
-        assert!(call(&["m", "x", "/", "-o", "remount,ro"]).unwrap().remount);
+        assert!(call(&["m", "x", "/", "-o", "remount,ro,user_id=0,allow_other"]).unwrap().remount);
     }
 }
