@@ -62,7 +62,7 @@ on_mount! {
         fs::write(format!("/proc/self/fd/{}/leaf", std::os::fd::AsRawFd::as_raw_fd(&bottom)), "leaf").unwrap();
         // The top moves to another directory: everything below comes along.
         renameat_with(&top, "deep", inside(&top, "dir"), "moved", RenameFlags::NOREPLACE).unwrap();
-        let mut dir = inside(inside(&top, "dir"), "moved");
+        let mut dir = inside(&inside(&top, "dir"), "moved");
         for _ in 0..DEPTH {
             dir = inside(&dir, "d");
         }
