@@ -69,6 +69,9 @@ pub fn main() -> ExitCode {
 fn role() -> Option<Outcome> {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let name = Path::new(arguments.first()?).file_name()?;
+    if cmd::mount_helper::is_called(name) {
+        return Some(cmd::mount_helper::run(&arguments));
+    }
     (name == "fim_init").then(|| guest::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 

@@ -178,6 +178,13 @@ impl DirPlusSink for Listing {
         self.put_name(ino, kind, name, next);
         Ok(())
     }
+
+    fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full> {
+        self.whole.push_plain(kind, name, next)?;
+        self.bytes.resize(self.bytes.len() + ENTRY_OUT, 0);
+        self.put_name(Ino::new(convert::UNKNOWN.0), kind, name, next);
+        Ok(())
+    }
 }
 
 impl Answer for Listing {

@@ -59,6 +59,16 @@ pub(super) fn absent() -> FileAttr {
     }
 }
 
+/// The number of what has none: no object has it, and 0 would mean that there is no entry.
+pub(super) const UNKNOWN: INodeNo = INodeNo(u64::MAX);
+
+/// The attributes of an entry of which only the kind is known. The crate writes the number of a directory entry into
+/// the look-up beside it as well, so that this cannot be left out; with an impossible size the kernel drops it (since
+/// 5.5; it sends a FORGET for the number, which nothing has) and keeps name and kind.
+pub(super) fn unknown(kind: FileKind) -> FileAttr {
+    FileAttr { ino: UNKNOWN, kind: file_type(kind), size: u64::MAX, ..absent() }
+}
+
 /// What an object is, in the crate's words.
 pub(super) const fn file_type(kind: FileKind) -> FileType {
     match kind {
@@ -92,7 +102,12 @@ pub(super) fn mode(attr: &Attr) -> u32 {
 
 /// Who sent a request.
 pub(super) fn caller(request: &fuser::Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid() }
+    Caller { uid: request.uid(), gid: request.gid(), pid: request.pid(), umask: 0 }
+}
+
+/// Who asks for a new object.
+pub(super) fn creator(request: &fuser::Request, umask: u32) -> Caller {
+    Caller { umask: perm(umask), ..caller(request) }
 }
 
 /// The permission bits of a mode.

@@ -16,7 +16,7 @@ use fuser::{
 
 use super::{
     bare::{Lister, Listing},
-    convert::{self, FOREVER, caller, perm},
+    convert::{self, FOREVER, caller, creator, perm},
     fill::Fill,
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
     reply,
@@ -68,7 +68,7 @@ impl Front {
 
 impl Filesystem for Front {
     fn init(&mut self, _: &fuser::Request, config: &mut KernelConfig) -> io::Result<()> {
-        for flag in self.options.capabilities(self.fs.is_read_only()).iter() {
+        for flag in self.options.capabilities(self.fs.is_read_only(), self.fs.has_acls()).iter() {
             if config.add_capabilities(flag).is_err() {
                 tracing::debug!(?flag, "the kernel lacks a capability");
             }
@@ -142,7 +142,7 @@ impl Filesystem for Front {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -150,7 +150,7 @@ impl Filesystem for Front {
         let work = || {
             let kind = FileKind::from_mode(mode).ok_or_else(|| invalid("make a node of this type"))?;
             let rdev = convert::decode_device(rdev);
-            self.fs.mknod(caller(request), ino(parent), named(name)?, kind, perm(mode), rdev)
+            self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev)
         };
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
     }
@@ -161,11 +161,11 @@ impl Filesystem for Front {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         reply: ReplyEntry,
     ) {
         self.requests.note(Request::MkDir);
-        let work = || self.fs.mkdir(caller(request), ino(parent), named(name)?, perm(mode));
+        let work = || self.fs.mkdir(creator(request, umask), ino(parent), named(name)?, perm(mode));
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
     }
 
@@ -233,13 +233,14 @@ impl Filesystem for Front {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         _flags: i32,
         reply: ReplyCreate,
     ) {
         self.requests.note(Request::Create);
         let (kind, rdev) = (FileKind::Regular, convert::decode_device(0));
-        let work = || self.fs.mknod(caller(request), ino(parent), named(name)?, kind, perm(mode), rdev);
+        let work =
+            || self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev);
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         reply::answer(request, reply, work, |reply, entry| {
             let generation = Generation(entry.generation);

@@ -26,6 +26,6 @@ mod requests;
 mod session;
 
 pub use notify::Notices;
-pub use options::{Opens, Options, WriteCache};
+pub use options::{Lists, Opens, Options, WriteCache};
 pub use requests::{Request, Requests};
 pub use session::{Error, Serving, serve};

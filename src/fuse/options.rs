@@ -40,6 +40,17 @@ pub enum Opens {
     Announced,
 }
 
+/// What becomes of access control lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lists {
+    /// The kernel asks for that of each object before it lets others than its owner in. It remembers the answer, but not
+    /// that for the root of the mount (kernel 6.18), so that each path that they walk from there costs a message.
+    #[default]
+    Enforced,
+    /// They are attributes like others, and cannot be set in a user namespace.
+    Ignored,
+}
+
 /// Choices of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -47,6 +58,8 @@ pub struct Options {
     pub write_cache: WriteCache,
     /// Whether opening costs a message.
     pub opens: Opens,
+    /// What becomes of access control lists.
+    pub lists: Lists,
     /// Number of threads that take requests.
     pub threads: NonZeroUsize,
 }
@@ -57,6 +70,7 @@ impl Default for Options {
         Self {
             write_cache: WriteCache::default(),
             opens: Opens::default(),
+            lists: Lists::default(),
             threads: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
         }
     }
@@ -66,9 +80,8 @@ impl Options {
     /// The capabilities to ask for; the kernel grants those it has.
     ///
     /// Never among them: `ATOMIC_O_TRUNC` (with silent opens O_TRUNC would be lost), `SETXATTR_EXT` (fuser 0.18
-    /// panics on it), `POSIX_LOCKS` and `FLOCK_LOCKS` (the kernel's local locks are right for one host), and
-    /// `DONT_MASK` (the kernel applies the umask).
-    pub(super) fn capabilities(self, read_only: bool) -> InitFlags {
+    /// panics on it), `POSIX_LOCKS` and `FLOCK_LOCKS` (the kernel's local locks are right for one host).
+    pub(super) fn capabilities(self, read_only: bool, acls: bool) -> InitFlags {
         let mut flags = InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_CACHE_SYMLINKS
             | InitFlags::FUSE_ASYNC_DIO
@@ -78,7 +91,13 @@ impl Options {
         if self.opens == Opens::Silent {
             flags |= InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         }
+        if acls && self.lists == Lists::Enforced {
+            // Where nothing can have one the kernel need not ask.
+            flags |= InitFlags::FUSE_POSIX_ACL;
+        }
         if !read_only {
+            // Where a directory hands an access control list down the umask does not count.
+            flags |= InitFlags::FUSE_DONT_MASK;
             // On the host attributes cost a stat an entry, so that the kernel shall guess who wants them. Layers that
             // nobody writes have them at hand, and a wrong guess costs a LOOKUP an entry: walkers list a directory to
             // its end before they look at what is in it, and from the second reply on AUTO takes them for readers.
@@ -103,15 +122,17 @@ mod tests {
     #[test]
     fn capabilities_follow_the_choices() {
         let options = Options::default();
-        let writable = options.capabilities(false);
+        let writable = options.capabilities(false, true);
         assert!(writable.contains(InitFlags::FUSE_WRITEBACK_CACHE | InitFlags::FUSE_HANDLE_KILLPRIV_V2));
         assert!(writable.contains(InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT));
-        let read_only = options.capabilities(true);
+        let read_only = options.capabilities(true, false);
         assert!(!read_only.contains(InitFlags::FUSE_WRITEBACK_CACHE));
+        assert!(writable.contains(InitFlags::FUSE_POSIX_ACL | InitFlags::FUSE_DONT_MASK));
+        assert!(!read_only.intersects(InitFlags::FUSE_POSIX_ACL), "nothing has a list: no message an inode");
         assert!(!read_only.contains(InitFlags::FUSE_READDIRPLUS_AUTO), "attributes always come along");
         assert!(read_only.contains(InitFlags::FUSE_DO_READDIRPLUS));
         let plain = Options { write_cache: WriteCache::Through, opens: Opens::Announced, ..options };
-        assert!(!plain.capabilities(false).intersects(
+        assert!(!plain.capabilities(false, true).intersects(
             InitFlags::FUSE_WRITEBACK_CACHE
                 | InitFlags::FUSE_NO_OPEN_SUPPORT
                 | InitFlags::FUSE_NO_OPENDIR_SUPPORT
@@ -124,10 +145,9 @@ mod tests {
             | InitFlags::FUSE_SETXATTR_EXT
             | InitFlags::FUSE_POSIX_LOCKS
             | InitFlags::FUSE_FLOCK_LOCKS
-            | InitFlags::FUSE_DONT_MASK
             | InitFlags::FUSE_EXPORT_SUPPORT;
         for read_only in [false, true] {
-            assert!(!Options::default().capabilities(read_only).intersects(harmful));
+            assert!(!Options::default().capabilities(read_only, true).intersects(harmful));
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     ffi::OsStr,
     os::unix::ffi::OsStrExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 use fuser::{Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus, ReplyXattr};
@@ -153,6 +154,18 @@ impl DirPlusSink for ReplyDirectoryPlus {
             &convert::FOREVER,
             &convert::entry(entry),
             Generation(entry.generation),
+        );
+        if full { Err(Full) } else { Ok(()) }
+    }
+
+    fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full> {
+        let full = self.add(
+            convert::UNKNOWN,
+            next,
+            OsStr::from_bytes(name),
+            &Duration::ZERO,
+            &convert::unknown(kind),
+            Generation(0),
         );
         if full { Err(Full) } else { Ok(()) }
     }

@@ -33,6 +33,8 @@ pub struct ArchiveLayer {
     archive: Archive,
     /// Extended attributes by inode number.
     xattrs: HashMap<Inode, Xattrs>,
+    /// One of these is an access control list.
+    has_acls: bool,
 }
 
 impl ArchiveLayer {
@@ -46,7 +48,9 @@ impl ArchiveLayer {
             Some(inode) if archive.kind(inode)? == Kind::Regular => read_xattrs(&archive, inode)?,
             _ => HashMap::new(),
         };
-        Ok(Self { archive, xattrs })
+        let is_acl = |name: &Vec<u8>| name.starts_with(b"system.posix_acl_");
+        let has_acls = xattrs.values().any(|attributes| attributes.keys().any(is_acl));
+        Ok(Self { archive, xattrs, has_acls })
     }
 
     /// The archive.
@@ -164,6 +168,10 @@ impl Layer for ArchiveLayer {
 
     fn has_xattrs(&self) -> bool {
         !self.xattrs.is_empty()
+    }
+
+    fn has_acls(&self) -> bool {
+        self.has_acls
     }
 
     fn stat_fs(&self) -> Result<FsStat> {

@@ -229,6 +229,10 @@ impl Layer for Recorded {
         self.layer.has_xattrs()
     }
 
+    fn has_acls(&self) -> bool {
+        self.layer.has_acls()
+    }
+
     fn stat_fs(&self) -> Result<FsStat> {
         self.layer.stat_fs()
     }

@@ -9,9 +9,9 @@
 use std::os::fd::AsFd as _;
 
 use super::{
-    Overlay,
+    Overlay, acl,
     links::{LINKS, Links},
-    marks::{METACOPIES, METACOPY, ORIGIN, is_private},
+    marks::{ACL, METACOPIES, METACOPY, ORIGIN, is_private},
     node::{Contents, LowerRef, Node, Object, Origin, State},
     stack::lower_ino,
 };
@@ -193,7 +193,7 @@ impl Overlay {
                 upper.set_attr(staged.id, &SetAttr { size: Some(attr.size), ..SetAttr::default() })?;
             }
         }
-        self.copy_xattrs(layer, lower.node, staged.id)?;
+        let perm = self.copy_xattrs(layer, lower.node, staged.id, attr.perm)?;
         // The number of what was in the upper before a commit is not kept: an inode of the upper may have it by now.
         let (rebased, lowest) = {
             let state = node.state.lock();
@@ -215,8 +215,7 @@ impl Overlay {
         if let Some(links) = &plan.links {
             upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
         }
-        let changes =
-            SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(attr.perm), ..times_of(attr) };
+        let changes = SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(perm), ..times_of(attr) };
         upper.set_attr(staged.id, &changes)?;
         // Without data there is nothing that could come after the name.
         if attr.kind == FileKind::Regular && is_whole && !self.options.volatile {
@@ -318,16 +317,29 @@ impl Overlay {
         Ok(())
     }
 
-    /// Copies extended attributes other than the overlay's own.
-    fn copy_xattrs(&self, layer: &dyn Layer, from: NodeId, to: NodeId) -> Result<()> {
+    /// Copies extended attributes other than the overlay's own, to an object that is to have the permission bits `perm`.
+    /// Returns those that it may have: fewer where an access control list cannot be kept.
+    fn copy_xattrs(&self, layer: &dyn Layer, from: NodeId, to: NodeId, perm: u16) -> Result<u16> {
+        let mut perm = perm;
         if !layer.has_xattrs() {
-            return Ok(());
+            return Ok(perm);
         }
         let upper = self.upper()?;
         for name in layer.xattr_names(from)?.iter().filter(|name| !is_private(name)) {
-            let Some(value) = layer.xattr(from, name)? else { continue };
+            let Some(mut value) = layer.xattr(from, name)? else { continue };
+            if acl::is_list(name) {
+                value = acl::known_here(value, self.options.squash.as_ref());
+            }
             match upper.set_xattr(to, name, &value, XattrFlags::empty()) {
                 Ok(()) => {}
+                Err(error)
+                    if acl::is_list(name)
+                        && matches!(error.errno(), Errno::EPERM | Errno::EOPNOTSUPP | Errno::EINVAL) =>
+                {
+                    if name.as_slice() == ACL {
+                        perm = acl::without_list(perm, &value);
+                    }
+                }
                 // Programs' own attributes must not get lost; others need rights or a file system that has them.
                 Err(error)
                     if !name.starts_with(b"user.")
@@ -335,7 +347,7 @@ impl Overlay {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(perm)
     }
 
     /// Puts a staged copy into the index, from where all names of the file show it, and gives it the name `to`.

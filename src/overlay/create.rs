@@ -71,6 +71,7 @@ impl Overlay {
         self.check_not_removed(&dir)?;
         let vacancy = self.vacancy(&dir, name)?;
         let dir_id = self.copy_up(&dir, Keep::All)?;
+        let perm = self.perm_of_new(caller, (&dir, dir_id), kind, perm)?;
         let new = self.inherit(caller, dir_id, kind, perm)?;
         let (id, attr) = match vacancy {
             Vacancy::Free => self.upper()?.create(dir_id, name, &new)?,
@@ -158,6 +159,7 @@ impl Overlay {
         self.table.add_link(&node, dir, name);
         if let Some(made) = &node.dir {
             made.made_empty();
+            made.hands_down.as_parent(&dir.directory()?.hands_down);
         }
         self.index_insert(dir, name, &node);
         Ok(Entry { ino: node.ino, generation: node.generation, attr: self.finish_attr(&node, attr) })

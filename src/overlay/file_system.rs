@@ -132,15 +132,8 @@ impl FileSystem for Overlay {
         self.do_listxattr(ino)
     }
 
-    fn setxattr(
-        &self,
-        _caller: Caller,
-        ino: Ino,
-        name: &[u8],
-        value: &[u8],
-        flags: XattrFlags,
-    ) -> Result<()> {
-        self.do_setxattr(ino, name, value, flags)
+    fn setxattr(&self, caller: Caller, ino: Ino, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+        self.do_setxattr(caller, ino, name, value, flags)
     }
 
     fn removexattr(&self, _caller: Caller, ino: Ino, name: &[u8]) -> Result<()> {
@@ -149,6 +142,10 @@ impl FileSystem for Overlay {
 
     fn has_xattrs(&self) -> bool {
         self.stack.has_xattrs()
+    }
+
+    fn has_acls(&self) -> bool {
+        self.stack.has_acls()
     }
 
     fn statfs(&self) -> Result<FsStat> {

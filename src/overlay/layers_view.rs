@@ -170,6 +170,10 @@ impl DirPlusSink for Renumbered<'_, dyn DirPlusSink + '_> {
         }
         self.sink.push(&entry, name, next)
     }
+
+    fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full> {
+        self.sink.push_plain(kind, name, next)
+    }
 }
 
 impl FileSystem for LayersView {

@@ -31,6 +31,7 @@
 //!   shards of the table
 //! ```
 
+mod acl;
 mod attr;
 mod copy_up;
 mod create;

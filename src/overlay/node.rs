@@ -4,7 +4,7 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::{dir_index::DirIndex, links::Links, stack::is_private_ino};
+use super::{acl::HandsDown, dir_index::DirIndex, links::Links, stack::is_private_ino};
 use crate::{
     sync::{
         Arc, Mutex, RwLock,
@@ -135,6 +135,8 @@ pub(super) struct Directory {
     pub(super) published: AtomicU64,
     /// Whether entries may carry an origin although nothing is below the directory.
     pub(super) impure: AtomicU8,
+    /// Whether new entries get an access control list from it.
+    pub(super) hands_down: HandsDown,
 }
 
 /// Where the data of a file are.

@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// The number of an entry without one: any but 0, which is no entry at all.
+const UNKNOWN: Ino = Ino::new(u64::MAX);
+
 /// Entries that are taken out of an index at a time.
 const BATCH: usize = 128;
 
@@ -45,7 +48,12 @@ impl Overlay {
             }
         }
         self.each_entry(&dir, offset, &mut |shown| {
-            let Some(ino) = self.ino_of_entry(&dir, &shown)? else { return Ok(Room::Continue(())) };
+            let ino = match self.ino_of_entry(&dir, &shown) {
+                Ok(Some(ino)) => ino,
+                Ok(None) => return Ok(Room::Continue(())),
+                // As READDIRPLUS: its own look-up tells what is wrong with it.
+                Err(_) => UNKNOWN,
+            };
             Ok(room(sink.push(ino, shown.kind, shown.name, shown.next)))
         })
     }
@@ -72,7 +80,9 @@ impl Overlay {
             let entry = match self.entry_of(&dir, name, &shown) {
                 // Redirects that were made to be followed without end hide what has them, and nothing else.
                 Err(error) if error.errno() == Errno::ELOOP => return Ok(Room::Continue(())),
-                found => found?,
+                // What is wrong with one entry its own look-up tells; the others are listed all the same.
+                Err(_) => return Ok(room(sink.push_plain(shown.kind, shown.name, shown.next))),
+                Ok(found) => found,
             };
             let Some(entry) = entry else { return Ok(Room::Continue(())) };
             let room = room(sink.push(&entry, shown.name, shown.next));
@@ -176,7 +186,7 @@ impl Overlay {
             None => {
                 let chosen = choose_ino(&found);
                 // A number that does not fit is only known once there is a node; until then any but 0 will do.
-                (chosen.unwrap_or(Ino::new(u64::MAX)), chosen)
+                (chosen.unwrap_or(UNKNOWN), chosen)
             }
         };
         if let (Some(ino), Some(index)) = (lasting, dir.directory()?.index.lock().as_mut()) {

@@ -64,6 +64,11 @@ impl Stack {
     }
 
     /// Whether any layer can have extended attributes.
+    pub(super) fn has_acls(&self) -> bool {
+        self.upper.as_ref().is_some_and(|upper| upper.has_acls())
+            || self.layers.read().iter().any(|layer| layer.has_acls())
+    }
+
     pub(super) fn has_xattrs(&self) -> bool {
         self.upper.is_some() || self.layers.read().iter().any(|layer| layer.has_xattrs())
     }

@@ -1,18 +1,24 @@
 //! Extended attributes. The overlay's own are neither seen nor set through it.
 
 use super::{
-    Overlay,
+    Overlay, acl,
     copy_up::Keep,
-    marks::is_private,
+    marks::{ACL, DEFAULT_ACL, is_private},
     node::{Node, Origin},
 };
-use crate::vfs::{Errno, Error, FileKind, Ino, Result, XattrFlags};
+use crate::{
+    sync::RwLockWriteGuard,
+    vfs::{Caller, Errno, Error, FileKind, Ino, Result, XattrFlags},
+};
 
 impl Overlay {
     pub(super) fn do_getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let _topology = self.topology.read();
         let node = self.table.get(ino)?;
-        let value = if is_private(name) { None } else { self.xattr_of(&node, name)? };
+        let mut value = if is_private(name) { None } else { self.xattr_of(&node, name)? };
+        if acl::is_list(name) {
+            value = value.map(|list| acl::known_here(list, self.options.squash.as_ref()));
+        }
         value.ok_or(Error::new(Errno::ENODATA, "read an extended attribute"))
     }
 
@@ -30,7 +36,14 @@ impl Overlay {
         Ok(list)
     }
 
-    pub(super) fn do_setxattr(&self, ino: Ino, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
+    pub(super) fn do_setxattr(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Result<()> {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         check_not_private(name)?;
@@ -38,8 +51,10 @@ impl Overlay {
         if name.starts_with(b"user.") && !matches!(node.kind, FileKind::Regular | FileKind::Directory) {
             return Err(Error::new(Errno::EPERM, "set a user attribute of what takes none"));
         }
+        let _entries = self.handing_down(&node, name);
         let id = self.copy_up(&node, Keep::Attributes)?;
-        self.upper()?.set_xattr(id, name, value, flags)
+        self.upper()?.set_xattr(id, name, value, flags)?;
+        if name == ACL { self.check_set_gid(caller, id) } else { Ok(()) }
     }
 
     pub(super) fn do_removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
@@ -51,8 +66,17 @@ impl Overlay {
         if self.xattr_of(&node, name)?.is_none() {
             return Err(Error::new(Errno::ENODATA, "remove an extended attribute"));
         }
+        let _entries = self.handing_down(&node, name);
         let id = self.copy_up(&node, Keep::Attributes)?;
         self.upper()?.remove_xattr(id, name)
+    }
+
+    /// Where what a directory hands down is about to change: nobody makes entries meanwhile, and all ask again.
+    fn handing_down<'a>(&self, node: &'a Node, name: &[u8]) -> Option<RwLockWriteGuard<'a, ()>> {
+        let dir = node.dir.as_deref().filter(|_| name == DEFAULT_ACL)?;
+        let entries = dir.lock.write();
+        dir.hands_down.forget();
+        Some(entries)
     }
 
     fn xattr_of(&self, node: &Node, name: &[u8]) -> Result<Option<Vec<u8>>> {

@@ -12,6 +12,7 @@ pub mod inherit;
 pub mod limit;
 pub mod memory_file;
 pub mod mount;
+pub mod mount_flags;
 pub mod namespace;
 pub mod overlay_mount;
 pub mod own_dir;

@@ -36,6 +36,17 @@ pub fn effective_ids() -> (u32, u32) {
     (unistd::geteuid().as_raw(), unistd::getegid().as_raw())
 }
 
+/// The supplementary groups of the process or thread `pid`.
+///
+/// # Errors
+///
+/// What reading its `/proc/PID/status` says.
+pub fn groups_of(pid: u32) -> io::Result<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+    Ok(line.unwrap_or_default().split_whitespace().filter_map(|word| word.parse().ok()).collect())
+}
+
 /// The ids that the caller's user namespace knows; every other id appears in it as 65534 and cannot be given to a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownIds {

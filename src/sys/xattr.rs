@@ -31,6 +31,14 @@ pub fn get(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
+/// Whether the file system knows attributes of this name, set or not.
+#[must_use]
+pub fn is_known(fd: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let path = ProcPath::new(fd);
+    let asked = rustix::fs::getxattr(path.as_c_str(), name, &mut [0_u8; 1]);
+    asked != Err(io::Errno::OPNOTSUPP)
+}
+
 /// The names of all attributes, each followed by a NUL.
 ///
 /// # Errors

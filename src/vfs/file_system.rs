@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 use super::{Attr, DeviceId, FileKind, FsStat, Ino, Name, Result, SetAttr};
-use crate::pinned::Data;
+use crate::{pinned::Data, sys::users};
 
 /// Who asks: ids as the mount's user namespace sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,18 @@ pub struct Caller {
     pub gid: u32,
     /// Thread id of the caller, 0 for the kernel's own requests (writeback).
     pub pid: u32,
+    /// Permission bits that new objects do not get, unless their directory hands an access control list down.
+    pub umask: u16,
+}
+
+impl Caller {
+    /// Whether the caller may let programs run with the rights of the group `gid`: root may, and who is in it.
+    #[must_use]
+    pub fn may_set_gid(&self, gid: u32) -> bool {
+        self.uid == 0
+            || self.gid == gid
+            || users::groups_of(self.pid).is_ok_and(|groups| groups.contains(&gid))
+    }
 }
 
 /// An object with its identity for the kernel.
@@ -74,6 +86,13 @@ pub trait DirPlusSink {
     fn push_bare(&mut self, _ino: Ino, _kind: FileKind, _name: &[u8], _next: u64) -> Result<(), Full> {
         Err(Full)
     }
+
+    /// Takes an entry of which nothing but its kind is known: whoever wants more looks it up.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] where the reply has no room.
+    fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full>;
 }
 
 bitflags! {
@@ -160,7 +179,7 @@ pub trait FileSystem: Send + Sync {
     /// Target of a symlink.
     fn readlink(&self, ino: Ino) -> Result<Vec<u8>>;
 
-    /// Makes a regular file (also for CREATE), device, fifo or socket. `perm` has the umask applied already.
+    /// Makes a regular file (also for CREATE), device, fifo or socket; the caller's umask applies.
     fn mknod(
         &self,
         caller: Caller,
@@ -170,7 +189,7 @@ pub trait FileSystem: Send + Sync {
         perm: u16,
         rdev: DeviceId,
     ) -> Result<Entry>;
-    /// Makes a directory. `perm` has the umask applied already.
+    /// Makes a directory; the caller's umask applies.
     fn mkdir(&self, caller: Caller, parent: Ino, name: Name<'_>, perm: u16) -> Result<Entry>;
     /// Makes a symlink.
     fn symlink(&self, caller: Caller, parent: Ino, name: Name<'_>, target: &[u8]) -> Result<Entry>;
@@ -229,6 +248,11 @@ pub trait FileSystem: Send + Sync {
     fn removexattr(&self, caller: Caller, ino: Ino, name: &[u8]) -> Result<()>;
     /// Whether anything in the tree has, or can get, an extended attribute; `false` lets the kernel stop asking.
     fn has_xattrs(&self) -> bool;
+    /// Whether anything in the tree has, or can get, an access control list: then the kernel asks for that of each
+    /// object before it grants anything to others than its owner.
+    fn has_acls(&self) -> bool {
+        self.has_xattrs()
+    }
 
     /// Figures of the file system as a whole.
     fn statfs(&self) -> Result<FsStat>;

@@ -97,6 +97,11 @@ pub trait Layer: Send + Sync + fmt::Debug {
     /// Whether any object can have an extended attribute at all; `false` saves every question.
     fn has_xattrs(&self) -> bool;
 
+    /// Whether any object can have an access control list.
+    fn has_acls(&self) -> bool {
+        self.has_xattrs()
+    }
+
     /// Figures of the tree as a whole.
     ///
     /// # Errors

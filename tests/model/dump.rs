@@ -187,6 +187,10 @@ impl DirPlusSink for Sink {
         }
         Ok(())
     }
+
+    fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full> {
+        self.take(Ino::new(u64::MAX), kind, name, next)
+    }
 }
 
 /// Lists a directory, two entries a call.

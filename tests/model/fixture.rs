@@ -21,7 +21,7 @@ use crate::{
     tree::{Tree, scratch},
 };
 
-pub(crate) const USER: Caller = Caller { uid: 1234, gid: 5678, pid: 1 };
+pub(crate) const USER: Caller = Caller { uid: 1234, gid: 5678, pid: 1, umask: 0 };
 
 pub(crate) fn path(text: &str) -> Vec<String> {
     text.split('/').map(str::to_owned).collect()

@@ -62,6 +62,10 @@ impl DirPlusSink for Listing {
         assert_eq!(entry.ino.get(), entry.attr.ino);
         self.take(entry.ino, name, next)
     }
+
+    fn push_plain(&mut self, _: FileKind, name: &[u8], _: u64) -> Result<(), Full> {
+        panic!("{} cannot be shown", name.escape_ascii());
+    }
 }
 
 /// Lists `room` entries at a time, without and with attributes; both must show the same.

@@ -13,7 +13,7 @@ use fim::{
 
 use crate::ops::{Answer, Errno, Op, Path, SLOTS, Side};
 
-pub(crate) const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1 };
+pub(crate) const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 1, umask: 0 };
 
 pub(crate) struct Ours {
     lowers: Vec<PathBuf>,

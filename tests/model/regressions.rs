@@ -419,7 +419,7 @@ impl Drop for Powerless {
 
 #[test]
 fn without_rights_own_objects_work_whatever_their_permissions() {
-    let own = Caller { uid: Powerless::ID, gid: 0, pid: 1 };
+    let own = Caller { uid: Powerless::ID, gid: 0, pid: 1, umask: 0 };
     let fixture = Fixture::with(OverlayOptions::default(), |lower| {
         let low = Tree::Directory {
             opaque: false,

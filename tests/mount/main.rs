@@ -13,18 +13,23 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+mod acl;
 mod archives;
 mod attributes;
 mod damage;
+mod damaged_entry;
 mod directory;
 mod exec;
 mod lifecycle;
+mod limits;
 mod mapping;
 mod memory;
 mod messages;
+mod mount_helper;
 mod profile;
 mod read;
 mod rename;
+mod rights;
 mod session;
 mod support;
 mod unlink;

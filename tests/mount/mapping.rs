@@ -50,6 +50,22 @@ assert m[:] == b'UPPER file\\n', m[:]
 ");
     }
 
+    fn what_a_mapping_writes_shows_in_the_times(at) {
+        python(at, "
+for name in ['file', 'new']:
+    fd = os.open(at + '/' + name, os.O_RDWR | os.O_CREAT, 0o644)
+    os.pwrite(fd, b'x' * 4096, 0)
+    os.utime(fd, ns=(10**18, 10**18))
+    m = mmap.mmap(fd, 4096, mmap.MAP_SHARED)
+    m[:1] = b'!'
+    m.flush()
+    assert os.fstat(fd).st_mtime_ns > 10**18 + 1
+    m.close()
+    os.close(fd)
+    assert os.stat(at + '/' + name).st_mtime_ns > 10**18 + 1
+");
+    }
+
     fn private_mappings_keep_their_changes_to_themselves(at) {
         python(at, "
 fd = os.open(at + '/file', os.O_RDONLY)

@@ -15,6 +15,7 @@ mod looking;
 pub mod ls;
 mod making;
 pub mod mount;
+pub mod mount_helper;
 pub mod overlay;
 pub mod perms;
 pub mod root;

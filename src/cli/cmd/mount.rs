@@ -17,7 +17,7 @@ use crate::{
     cli::{Failure, Outcome},
     runtime::{
         host::{self, Choices},
-        mount::{self, Life, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
+        mount::{self, Life, Lists, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
         stack::{CachePlan, LayerSource, ProfileSource, StackPlan, UpperPlan},
     },
     sys::{mount::Visitors, users::effective_ids},
@@ -27,26 +27,26 @@ use crate::{
 ///
 /// Layers lie on each other in the order given: IMAGE lowest, each --layer above the one before it, the upper
 /// directory on top. Without --upper the tree is read-only.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct MountArgs {
     /// An image or archive, and the directory to mount on.
     #[arg(value_name = "[IMAGE] DIR", num_args = 1..=2, required = true)]
-    places: Vec<PathBuf>,
+    pub(super) places: Vec<PathBuf>,
     /// A further layer: an archive or a directory of the host.
     #[arg(long = "layer", value_name = "FILE|DIR")]
-    layers: Vec<PathBuf>,
+    pub(super) layers: Vec<PathBuf>,
     /// The directory that takes all changes, in the format of kernel overlayfs.
     #[arg(long, value_name = "DIR")]
-    upper: Option<PathBuf>,
+    pub(super) upper: Option<PathBuf>,
     /// Scratch space on the file system of the upper directory [default: `.NAME.work` beside it].
     #[arg(long, value_name = "DIR", requires = "upper")]
-    work: Option<PathBuf>,
+    pub(super) work: Option<PathBuf>,
     /// Writable; the upper directory of an IMAGE is `.IMAGE.data/root` beside it unless --upper names another.
     #[arg(long, conflicts_with = "ro")]
     rw: bool,
     /// Read-only; the upper directory is shown but not written.
     #[arg(long)]
-    ro: bool,
+    pub(super) ro: bool,
     /// Writes to FILE which files are read, in the order of their first reads, when it is unmounted: an access profile,
     /// for --profile, `fim layer IMAGE profile set` and `fim archive create --order`.
     #[arg(long, value_name = "FILE")]
@@ -60,8 +60,8 @@ pub struct MountArgs {
     /// Say what was mounted.
     #[arg(long)]
     json: bool,
-    /// `allow_other`, dev, suid, `fsname=NAME`, write-through, announce-opens, `threads=N`,
-    /// `cache=SIZE`; several with commas.
+    /// `allow_other`, dev, suid, `fsname=NAME`, write-through, announce-opens, noacl,
+    /// `threads=N`, `cache=SIZE`; several with commas.
     #[arg(short, value_name = "OPTION", value_delimiter = ',')]
     options: Vec<MountOption>,
     /// Run this command in a private namespace with the mount at DIR, and end with its exit status.
@@ -71,13 +71,14 @@ pub struct MountArgs {
 
 /// A word behind `-o`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum MountOption {
+pub(super) enum MountOption {
     AllowOther,
     Devices,
     SetId,
     Source(OsString),
     WriteThrough,
     AnnounceOpens,
+    NoLists,
     Threads(NonZeroUsize),
     Cache(usize),
     #[cfg(feature = "libdwarfs")]
@@ -95,6 +96,7 @@ impl FromStr for MountOption {
                 "suid" => Self::SetId,
                 "write-through" => Self::WriteThrough,
                 "announce-opens" => Self::AnnounceOpens,
+                "noacl" => Self::NoLists,
                 _ => return Err("no such option".to_owned()),
             },
             Some(("fsname", name)) => Self::Source(name.into()),
@@ -134,7 +136,7 @@ pub fn run(args: MountArgs) -> Outcome {
 }
 
 /// What the arguments mean for a user; paths are made absolute, nothing is changed.
-fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failure> {
+pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<MountPlan, Failure> {
     let mut places = args.places;
     let target = places.pop().ok_or_else(|| Failure::new("no directory to mount on"))?;
     let target = existing(&target)?;
@@ -196,13 +198,15 @@ fn session(choices: &Choices) -> SessionOptions {
     session
 }
 
-fn apply(plan: &mut MountPlan, option: MountOption) {
+/// Changes a plan as a word behind `-o` says.
+pub(super) fn apply(plan: &mut MountPlan, option: MountOption) {
     match option {
         MountOption::AllowOther => plan.visitors = Visitors::All,
         MountOption::Devices => plan.devices = true,
         MountOption::SetId => plan.set_id = true,
         MountOption::Source(name) => plan.source = name,
         MountOption::WriteThrough => plan.session.write_cache = WriteCache::Through,
+        MountOption::NoLists => plan.session.lists = Lists::Ignored,
         MountOption::AnnounceOpens => plan.session.opens = Opens::Announced,
         MountOption::Threads(threads) => {
             plan.session.threads = threads;

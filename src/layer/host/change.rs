@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use super::{
-    host,
+    ACL, DEFAULT_ACL, host,
     node::{HostNode, IDLE, NOT_WRITING, Place, WRITTEN},
     open::perm_of,
     upper::{HostUpper, SHARED_WHITEOUT},
@@ -19,10 +19,6 @@ use crate::{
         SetTime, Spot,
     },
 };
-
-/// The access control list of an object, and the one that a directory hands down.
-const ACL: &[u8] = b"system.posix_acl_access";
-const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 impl HostUpper {
     pub(super) fn peek_name(&self, dir: NodeId, name: Name<'_>) -> Result<Option<Attr>> {

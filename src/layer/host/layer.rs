@@ -206,6 +206,10 @@ macro_rules! layer_by_tree {
                 true
             }
 
+            fn has_acls(&self) -> bool {
+                self.tree.has_acls
+            }
+
             fn stat_fs(&self) -> Result<FsStat> {
                 self.tree.stat_fs()
             }

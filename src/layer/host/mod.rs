@@ -32,6 +32,10 @@ pub use upper::HostUpper;
 
 use crate::vfs::{Errno, Error};
 
+/// The access control list of an object, and the one that a directory hands down.
+const ACL: &[u8] = b"system.posix_acl_access";
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
 /// Names what was being done when the host said `errno`.
 fn host(op: &'static str) -> impl Fn(Errno) -> Error {
     move |errno| Error::new(errno, op)

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::{
-    host,
+    ACL, host,
     node::{HostNode, Key, Place},
     open::{attr_of, key_of},
     pool::FdPool,
@@ -13,7 +13,10 @@ use crate::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    sys::beneath::{self, Statx},
+    sys::{
+        beneath::{self, Statx},
+        xattr,
+    },
     vfs::{Attr, Errno, Error, FileKind, Name, NodeId, Result, Shards},
 };
 
@@ -30,11 +33,14 @@ pub(super) struct HostTree {
     next_id: AtomicU64,
     /// It is ours to change.
     pub(super) writable: bool,
+    /// Its file system has access control lists.
+    pub(super) has_acls: bool,
 }
 
 impl HostTree {
     /// Makes the tree of the directory that `fd` names.
     pub(super) fn new(fd: OwnedFd, pool: Arc<FdPool>, writable: bool) -> Result<Self> {
+        let has_acls = xattr::is_known(fd.as_fd(), ACL);
         let root = base_node(NodeId::new(0), fd)?;
         let tree = Self {
             pool,
@@ -43,6 +49,7 @@ impl HostTree {
             by_key: Shards::default(),
             next_id: AtomicU64::new(1),
             writable,
+            has_acls,
         };
         tree.insert(&root);
         Ok(tree)

@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::{
+    DEFAULT_ACL,
     features::{self, Notes},
     host,
     layer::layer_by_tree,
@@ -285,16 +286,21 @@ fn open_lock(work: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Opens a directory of the work directory, which is made if it is not there.
+/// Opens a directory of the work directory, which is made if it is not there. What it was handed down must not pass on
+/// to what is made in it.
 fn open_own(work: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     match beneath::make_directory(work, name, 0o700) {
-        Ok(()) => beneath::open(work, name, OpenFor::Path),
+        Ok(()) => {}
         Err(Errno::EEXIST) => {
-            let fd = beneath::open(work, name, OpenFor::Path)?;
             // Kernel overlayfs leaves one without permissions.
+            let fd = beneath::open(work, name, OpenFor::Path)?;
             let _ = beneath::set_perm(fd.as_fd(), 0o700);
-            Ok(fd)
         }
+        Err(errno) => return Err(errno),
+    }
+    let fd = beneath::open(work, name, OpenFor::Path)?;
+    match xattr::remove(fd.as_fd(), DEFAULT_ACL) {
+        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(fd),
         Err(errno) => Err(errno),
     }
 }

@@ -201,8 +201,14 @@ impl<'t> Object<'t> {
         if !self.is_dir() {
             return Err(BrowseError::NotADirectory { path: path.to_owned() });
         }
-        let mut sink = Children { tree: self.tree, found: Vec::new() };
+        let mut sink = Children { tree: self.tree, found: Vec::new(), damaged: None };
         self.tree.overlay.readdirplus(self.entry.ino, 0, &mut sink).map_err(damaged("list", path))?;
+        if let Some(name) = sink.damaged {
+            let mut inside = path.to_owned();
+            inside.push(b'/');
+            inside.extend(name);
+            return Err(damaged("list", &inside)(vfs::Error::new(vfs::Errno::EIO, "read an entry")));
+        }
         sink.found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(sink.found)
     }
@@ -273,6 +279,8 @@ impl<'t> Object<'t> {
 struct Children<'t> {
     tree: &'t Tree,
     found: Vec<Child<'t>>,
+    /// The name of an entry of which there is nothing but its name.
+    damaged: Option<Vec<u8>>,
 }
 
 impl DirPlusSink for Children<'_> {
@@ -282,6 +290,11 @@ impl DirPlusSink for Children<'_> {
             let object = self.tree.object(*entry);
             self.found.push(Child { name: name.to_owned(), object });
         }
+        Ok(())
+    }
+
+    fn push_plain(&mut self, _: FileKind, name: &[u8], _next: u64) -> Result<(), Full> {
+        self.damaged = Some(name.to_owned());
         Ok(())
     }
 }

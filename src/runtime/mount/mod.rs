@@ -31,11 +31,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     profile::{Prefetcher, Recording},
-    stack::{MountStack, StackPlan},
+    stack::{self, MountStack, StackPlan},
 };
 use crate::{
     fuse::{self, Serving},
-    sync::Arc,
+    layer::UpperError,
+    sync::{Arc, thread},
     sys::{
         errno::Errno,
         fuse_dev, fusermount, inherit,
@@ -48,7 +49,7 @@ use crate::{
     },
 };
 
-pub use crate::fuse::{Opens, Options as SessionOptions, WriteCache};
+pub use crate::fuse::{Lists, Opens, Options as SessionOptions, WriteCache};
 pub use error::Error;
 
 /// Signals that unmount.
@@ -60,6 +61,9 @@ const PASSED_ON: [Signal; 6] =
 
 /// How long a command's front waits for a server whose mount was still in use.
 const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// How long a new mount waits for the server of the one before it.
+const PREDECESSOR: Duration = Duration::from_secs(1);
 
 /// Longest report of a server in bytes; a thousand layers with long paths fit.
 const MAX_REPORT: u64 = 8 << 20;
@@ -244,13 +248,26 @@ struct Mounted {
 
 /// Opens, mounts and serves; from then on the mount answers.
 fn start(plan: &MountPlan) -> Result<Mounted, Error> {
-    let MountStack { overlay, notices, prefetcher, recording, .. } = MountStack::open(&plan.stack)?;
+    let MountStack { overlay, notices, prefetcher, recording, .. } = open_stack(plan)?;
     let device = mount(plan)?;
     let serving = fuse::serve(overlay, device, plan.session, notices).inspect_err(|_| {
         // The session's error is the one to tell; a mount without a server can go in any way.
         let _ = unmount(plan, Unmount::Lazy);
     })?;
     Ok(Mounted { serving, prefetcher, recording })
+}
+
+/// Opens the stack. The server of a mount that has just gone may hold the work directory for a moment longer.
+fn open_stack(plan: &MountPlan) -> Result<MountStack, Error> {
+    let deadline = Instant::now() + PREDECESSOR;
+    loop {
+        match MountStack::open(&plan.stack) {
+            Err(stack::Error::Upper(UpperError::InUse { .. })) if Instant::now() < deadline => {
+                thread::sleep(PREDECESSOR / 200);
+            }
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 /// As [`start`], telling the front what came of it.
