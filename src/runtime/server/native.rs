@@ -33,6 +33,7 @@ use crate::{
 
 /// An upper that kernel overlayfs may have.
 pub(super) struct NativeUpper {
+    path: PathBuf,
     root: OwnedFd,
     work: OwnedFd,
     /// Nobody else writes to it meanwhile.
@@ -40,9 +41,8 @@ pub(super) struct NativeUpper {
 }
 
 impl NativeUpper {
-    /// Locks the upper of `stack`, tries a mount at `target`, and makes the upper plain where it is not. The error is a
-    /// sentence.
-    pub(super) fn claim(stack: &StackPlan, target: &Path) -> Result<Self, String> {
+    /// Locks the upper of `stack`, and makes it plain where it is not. The error is a sentence.
+    pub(super) fn claim(stack: &StackPlan) -> Result<Self, String> {
         let Some(plan) = &stack.upper else { return Err("there is no upper directory".to_owned()) };
         let upper = open(plan)?;
         // A mount that is refused because of our notes says nothing of others.
@@ -55,24 +55,22 @@ impl NativeUpper {
                 open(plan)?
             }
         };
-        let directory = |path: &PathBuf| {
-            beneath::open_directory(path).map_err(|errno| format!("cannot open {}: {errno}", path.display()))
-        };
-        let (root, work) = (directory(&plan.root)?, directory(&plan.work)?);
-        let native = Self { root, work, _lock: upper.into_lock() };
-        // Anything will do as what is below: the upper is what the kernel is particular about.
-        let below = directory(&target.to_owned())?;
-        native
-            .mount_over(&below, target, OsStr::new("fim"))
-            .and_then(|()| mount::unmount(target, Unmount::Unused))
-            .map_err(|errno| refusal(plan, errno))?;
-        Ok(native)
+        let (path, work) = (plan.root.clone(), open_directory(&plan.work)?);
+        Ok(Self { root: open_directory(&path)?, work, path, _lock: upper.into_lock() })
     }
 
-    /// Mounts it at `target`, over what is mounted there.
-    pub(super) fn mount(&self, target: &Path, source: &OsStr) -> Result<(), Errno> {
-        let below = beneath::open_directory(target)?;
-        self.mount_over(&below, target, source)
+    /// Finds out whether the kernel takes the upper, by a mount at `target`, which is taken away again. That costs a sync
+    /// of the upper's file system.
+    pub(super) fn probe(&self, target: &Path) -> Result<(), String> {
+        // Anything will do as what is below: the upper is what the kernel is particular about.
+        self.mount(target, OsStr::new("fim"))?;
+        mount::unmount(target, Unmount::Unused).map_err(|errno| format!("cannot unmount: {errno}"))
+    }
+
+    /// Mounts it at `target`, over what is mounted there. The error is a sentence.
+    pub(super) fn mount(&self, target: &Path, source: &OsStr) -> Result<(), String> {
+        let below = open_directory(target)?;
+        self.mount_over(&below, target, source).map_err(|errno| refusal(&self.path, errno))
     }
 
     fn mount_over(&self, below: &OwnedFd, target: &Path, source: &OsStr) -> Result<(), Errno> {
@@ -93,8 +91,12 @@ fn open(plan: &UpperPlan) -> Result<HostUpper, String> {
     HostUpper::open(&plan.root, &plan.work).map_err(|error| one_line(&error))
 }
 
-fn refusal(plan: &UpperPlan, errno: Errno) -> String {
-    let upper = plan.root.display();
+fn open_directory(path: &Path) -> Result<OwnedFd, String> {
+    beneath::open_directory(path).map_err(|errno| format!("cannot open {}: {errno}", path.display()))
+}
+
+fn refusal(upper: &Path, errno: Errno) -> String {
+    let upper = upper.display();
     let why = match errno {
         Errno::EINVAL | Errno::EROFS => {
             "the kernel, or the file system there (NFS, FUSE, vfat, another overlay), does not allow it"

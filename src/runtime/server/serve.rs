@@ -159,9 +159,7 @@ fn start<'a>(
         fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
             .map_err(|error| one_line(&error))?;
     if let Some(native) = &native {
-        native
-            .mount(&target, duty.source)
-            .map_err(|errno| format!("cannot mount kernel overlayfs over the layers: {errno}"))?;
+        native.mount(&target, duty.source).map_err(|why| with_cure(&why))?;
     }
     let view =
         View::mount(place, &stack, duty.source, duty.session).map_err(say("mount the view of the layers"))?;
@@ -191,14 +189,23 @@ fn claim(place: &Place, duty: &Duty<'_>) -> Result<Option<NativeUpper>, String> 
     if duty.merger == Merger::Engine {
         return Ok(None);
     }
-    match NativeUpper::claim(duty.stack, &place.mount()) {
+    let is_sure = duty.merger == Merger::Kernel;
+    let claimed = NativeUpper::claim(duty.stack).and_then(|native| {
+        // Where there is no way back the mount itself will tell.
+        if is_sure { Ok(native) } else { native.probe(&place.mount()).map(|()| native) }
+    });
+    match claimed {
         Ok(native) => Ok(Some(native)),
         Err(why) if duty.merger == Merger::KernelIfAble => {
             tracing::info!(why, "the engine merges the upper itself");
             Ok(None)
         }
-        Err(why) => Err(format!("{why} (use: fim-overlay set fuse, or FIM_OVERLAY=fuse)")),
+        Err(why) => Err(with_cure(&why)),
     }
+}
+
+fn with_cure(why: &str) -> String {
+    format!("{why} (use: fim-overlay set fuse, or FIM_OVERLAY=fuse)")
 }
 
 /// What a panic said.
