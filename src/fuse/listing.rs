@@ -212,9 +212,11 @@ mod tests {
             list(&mut habit, dir);
         }
         assert_eq!(habit.wanted(Ino::new(100)), [], "not listed here");
-        for _ in 0..19 {
+        for look_up in 0..19 {
             assert_eq!(habit.wanted(Ino::new(9)), []);
-            assert_eq!(habit.offer(0), Offer::All, "attributes at once");
+            if look_up < PAUSES.0 {
+                assert_eq!(habit.offer(0), Offer::All, "attributes at once");
+            }
         }
         let mut back = habit.wanted(Ino::new(10));
         back.sort_unstable();
