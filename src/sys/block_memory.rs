@@ -195,8 +195,8 @@ impl Writer {
     pub fn expect(&mut self, count: usize) {
         let Backing::Mapping(kept) = &self.memory.backing else { return };
         let start = self.there.next_multiple_of(UNIT);
-        let end =
-            self.published().saturating_add(count).next_multiple_of(UNIT).min(kept.load(Ordering::Relaxed));
+        let end = self.published().saturating_add(count).min(self.capacity());
+        let end = end.next_multiple_of(UNIT).min(kept.load(Ordering::Relaxed));
         if start >= end {
             return;
         }
