@@ -195,8 +195,8 @@ impl Writer {
     pub fn expect(&mut self, count: usize) {
         let Backing::Mapping(kept) = &self.memory.backing else { return };
         let start = self.there.next_multiple_of(UNIT);
-        let end =
-            self.published().saturating_add(count).next_multiple_of(UNIT).min(kept.load(Ordering::Relaxed));
+        let end = self.published().saturating_add(count).min(self.capacity());
+        let end = end.next_multiple_of(UNIT).min(kept.load(Ordering::Relaxed));
         if start >= end {
             return;
         }
@@ -349,24 +349,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_there_and_no_more() {
-        /// Pages that are in memory.
-        fn pages(memory: &Memory) -> usize {
-            let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-            let head = format!("{:x}-", memory.base.as_ptr().addr());
-            let mut lines = maps.lines().skip_while(|line| !line.starts_with(&head));
-            let resident = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
-            resident.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
-        }
-        let (memory, mut writer) = Memory::reserve((3 << 20) + 5).unwrap();
-        assert_eq!(pages(&memory), 0);
+    fn pages_are_expected_once_and_not_beyond_the_end() {
+        let len = (3 << 20) + 5;
+        let (memory, mut writer) = Memory::reserve(len).unwrap();
         writer.expect(AHEAD);
-        assert_eq!(pages(&memory), AHEAD);
+        assert_eq!(writer.there, AHEAD);
         fill(&mut writer, UNIT);
         writer.expect(AHEAD);
-        assert_eq!(pages(&memory), AHEAD + UNIT);
+        assert_eq!(writer.there, AHEAD + UNIT);
         writer.expect(usize::MAX);
-        assert_eq!(pages(&memory), (3 << 20) + 4_096);
+        assert_eq!(writer.there, len);
+        fill(&mut writer, len - UNIT);
+        assert!(memory.bytes(0..len).iter().enumerate().all(|(at, found)| *found == byte(at)));
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Fill {
         fs: Arc<dyn FileSystem>,
         notifier: &Notifier,
     ) -> io::Result<Vec<thread::JoinHandle<()>>> {
-        let start = |number| {
+        let start = move |number| {
             let (fill, fs, notifier) = (Arc::clone(self), Arc::clone(&fs), notifier.clone());
             thread::Builder::new()
                 .name(format!("fim-fill-{number}"))
