@@ -105,7 +105,7 @@ impl<'a> Workload<'a> {
     /// A name that is free.
     fn free(&mut self) -> Option<String> {
         let dir = self.any(|tree, path| tree.is_dir(path) && path.split('/').count() < DEPTH)?;
-        let path = join(&dir, self.rng.pick(&NAMES));
+        let path = join(&dir, self.rng.pick::<&str>(&NAMES));
         (!self.tree().names.contains_key(&path)).then_some(path)
     }
 
