@@ -43,6 +43,18 @@ pub(super) enum Keep {
     First(u64),
 }
 
+impl Keep {
+    /// Whether a file of `size` bytes becomes shorter by it.
+    fn shortens(self, size: u64) -> bool {
+        matches!(self, Self::First(len) if len < size)
+    }
+
+    /// Whether no byte of a file of `size` bytes is kept.
+    fn leaves_nothing(self, size: u64) -> bool {
+        size == 0 || self == Self::First(0)
+    }
+}
+
 /// What a copy-up makes.
 struct Plan {
     keep: Keep,
@@ -215,10 +227,16 @@ impl Overlay {
         if let Some(links) = &plan.links {
             upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
         }
-        let changes = SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(perm), ..times_of(attr) };
+        let mut changes =
+            SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(perm), ..times_of(attr) };
+        if is_whole && plan.keep.shortens(attr.size) {
+            // As it is published it has been truncated.
+            changes.mtime = None;
+        }
         upper.set_attr(staged.id, &changes)?;
         // Without data there is nothing that could come after the name.
-        if attr.kind == FileKind::Regular && is_whole && !self.options.volatile {
+        let has_data = attr.kind == FileKind::Regular && is_whole && !plan.keep.leaves_nothing(attr.size);
+        if has_data && !self.options.volatile {
             upper.sync(staged.id, false)?;
         }
         Ok(staged)
@@ -228,14 +246,18 @@ impl Overlay {
     fn bring_data(&self, node: &Arc<Node>, id: NodeId, keep: Keep) -> Result<()> {
         let upper = self.upper()?;
         let before = upper.attr(id)?;
+        let mut times = times_of(&before);
         if let Keep::First(len) = keep
-            && len < before.size
+            && keep.shortens(before.size)
         {
             // Truncated while the data are still below: what is left of them is right at once.
             upper.set_attr(id, &SetAttr { size: Some(len), ..SetAttr::default() })?;
+            times.mtime = None;
         }
-        self.copy_data(node, id, before.size, keep)?;
-        upper.set_attr(id, &times_of(&before))?;
+        let copied = self.copy_data(node, id, before.size, keep);
+        // Also where that failed: programs see no other data than before.
+        let timed = upper.set_attr(id, &times);
+        copied.and(timed)?;
         if !self.options.volatile {
             upper.sync(id, false)?;
         }
@@ -319,7 +341,7 @@ impl Overlay {
 
     /// Copies extended attributes other than the overlay's own, to an object that is to have the permission bits `perm`.
     /// Returns those that it may have: fewer where an access control list cannot be kept.
-    fn copy_xattrs(&self, layer: &dyn Layer, from: NodeId, to: NodeId, perm: u16) -> Result<u16> {
+    pub(super) fn copy_xattrs(&self, layer: &dyn Layer, from: NodeId, to: NodeId, perm: u16) -> Result<u16> {
         let mut perm = perm;
         if !layer.has_xattrs() {
             return Ok(perm);

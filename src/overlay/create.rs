@@ -122,6 +122,7 @@ impl Overlay {
         let staged = self.stage(new)?;
         self.hand_acl_down(dir, staged.id, new)?;
         let to = Spot { dir, name, node: None };
+        let made = upper.attr(staged.id)?;
         if matches!(new.kind, NewKind::Directory) {
             upper.set_xattr(staged.id, OPAQUE, YES, XattrFlags::empty())?;
             upper.rename(staged.spot()?, to, RenameMode::Exchange)?;
@@ -131,8 +132,8 @@ impl Overlay {
             upper.rename(staged.spot()?, to, RenameMode::Replace)?;
         }
         let id = staged.published();
-        let attr = upper.attr(id).inspect_err(|_| upper.forget(id))?;
-        Ok((id, attr))
+        // It is there now, whatever else fails.
+        Ok((id, upper.attr(id).unwrap_or(made)))
     }
 
     /// Gives a staged object the access control list that its directory hands down, as the host does where an object is

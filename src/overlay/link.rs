@@ -78,6 +78,7 @@ impl Overlay {
         }
         self.table.add_link(&node, &dir, name);
         self.index_insert(&dir, name, &node);
-        Ok(Entry { ino: node.ino, generation: node.generation, attr: self.attr_of(&node)? })
+        let attr = self.attr_of(&node).inspect_err(|_| self.table.release(&self.stack, &node, 1))?;
+        Ok(Entry { ino: node.ino, generation: node.generation, attr })
     }
 }

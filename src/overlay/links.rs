@@ -183,18 +183,19 @@ impl Overlay {
         Ok(())
     }
 
-    /// Takes a copy that has lost its last name out of the index.
-    pub(super) fn leave_index(&self, state: &mut State) -> Result<()> {
+    /// Takes a copy that has lost its last name out of the index. The name has gone by now, so nothing fails any more:
+    /// what stays there is swept at the next start.
+    pub(super) fn leave_index(&self, state: &mut State) {
         self.copies.fetch_add(1, Ordering::SeqCst);
-        let (Some(links), Some(id)) = (&state.indexed, state.upper) else { return Ok(()) };
-        let upper = self.upper()?;
-        if state.lower_names == 0 && upper.attr(id)?.nlink <= 1 {
+        let (Some(links), Some(id)) = (&state.indexed, state.upper) else { return };
+        let Ok(upper) = self.upper() else { return };
+        if state.lower_names == 0 && upper.attr(id).is_ok_and(|attr| attr.nlink <= 1) {
             let key = links.key();
-            // What stays there is swept at the next start.
-            let _ = upper.unlink(Spot { dir: upper.index(), name: Name::new(&key)?, node: Some(id) });
+            if let Ok(name) = Name::new(&key) {
+                let _ = upper.unlink(Spot { dir: upper.index(), name, node: Some(id) });
+            }
             state.indexed = None;
         }
-        Ok(())
     }
 
     /// Whether a name of `node` can only be removed when the others are known to belong to it.

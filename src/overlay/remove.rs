@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{
     Overlay,
-    copy_up::Keep,
+    copy_up::{Keep, times_of},
     lookup::Target,
     marks::{OPAQUE, YES},
     node::{Node, Object},
@@ -63,7 +63,7 @@ impl Overlay {
             if !in_upper {
                 state.lower_names = state.lower_names.saturating_sub(1);
             }
-            self.leave_index(&mut state)?;
+            self.leave_index(&mut state);
             state.take_link(dir, name)
         };
         self.index_remove(dir, name);
@@ -162,9 +162,10 @@ impl Overlay {
         let _ = upper.rmdir(spot);
     }
 
-    /// Makes sure that the directory `node`, which looks empty, is empty in the upper: nothing is renamed over a
-    /// directory with whiteouts in it. Done by exchanging it for a new one, so that it looks empty all the time.
-    pub(super) fn clear_whiteouts(&self, node: &Arc<Node>, spot: Spot<'_>) -> Result<()> {
+    /// Makes sure that the directory `node`, known as `spot` in `dir`, which looks empty, is empty in the upper: nothing
+    /// is renamed over a directory with whiteouts in it. Done by exchanging it for a new one that is just like it and
+    /// has nothing below, so that neither a crash nor a failure of what follows can be noticed.
+    pub(super) fn clear_whiteouts(&self, dir: &Arc<Node>, node: &Arc<Node>, spot: Spot<'_>) -> Result<()> {
         let upper = self.upper()?;
         let Some(id) = node.upper() else { return Ok(()) };
         let mut has_entries = false;
@@ -178,14 +179,30 @@ impl Overlay {
         let attr = upper.attr(id)?;
         let new = NewObject { kind: NewKind::Directory, perm: attr.perm, uid: attr.uid, gid: attr.gid };
         let staged = self.stage(&new)?;
+        let perm = self.copy_xattrs(&**upper, id, staged.id, attr.perm)?;
         upper.set_xattr(staged.id, OPAQUE, YES, XattrFlags::empty())?;
-        upper.set_attr(staged.id, &SetAttr { perm: Some(attr.perm), ..SetAttr::default() })?;
+        upper.set_attr(staged.id, &SetAttr { perm: Some(perm), ..times_of(&attr) })?;
         upper.rename(staged.spot()?, Spot { node: Some(id), ..spot }, RenameMode::Exchange)?;
-        let away = Spot { node: Some(id), ..staged.spot()? };
-        self.discard_directory(away, id);
-        // The node keeps the old directory, which is about to be gone; the new one belongs to nobody.
-        let cleared = staged.published();
-        self.stack.forget(Object::upper(cleared));
+        if let Ok(away) = staged.spot() {
+            self.discard_directory(Spot { node: Some(id), ..away }, id);
+        }
+        self.become_cleared(node, id, staged.published());
+        self.index_change(dir, spot.name, node);
         Ok(())
+    }
+
+    /// Makes `node`, which was the directory `id` of the upper with something below, `cleared` with nothing below.
+    fn become_cleared(&self, node: &Arc<Node>, id: NodeId, cleared: NodeId) {
+        self.table.register(Object::upper(cleared), node);
+        let lowers = {
+            let mut state = node.state.lock();
+            (state.upper, state.redirect, state.rebased) = (Some(cleared), None, true);
+            std::mem::take(&mut state.lowers)
+        };
+        let given_up = lowers.as_slice().iter().copied().map(Object::lower).chain([Object::upper(id)]);
+        for object in given_up {
+            self.table.unregister(object, node);
+            self.stack.forget(object);
+        }
     }
 }

@@ -148,7 +148,7 @@ impl Overlay {
         match &replaced {
             Some(replaced) => {
                 if replaced.node.is_dir() {
-                    self.clear_whiteouts(&replaced.node, to.spot(None))?;
+                    self.clear_whiteouts(new_dir, &replaced.node, to.spot(None))?;
                 }
                 let mut state = replaced.node.state.lock();
                 let mut in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
@@ -163,7 +163,7 @@ impl Overlay {
                 if !in_upper {
                     state.lower_names = state.lower_names.saturating_sub(1);
                 }
-                self.leave_index(&mut state)?;
+                self.leave_index(&mut state);
                 state.removed = replaced.node.is_dir();
                 let link = state.take_link(new_dir, new_name);
                 drop(state);
@@ -287,10 +287,16 @@ impl Overlay {
 
     /// Notes at an object of the upper where it finds what is below it.
     pub(super) fn redirect(&self, node: &Node, id: NodeId, value: &[u8]) -> Result<()> {
-        self.upper()?.note(Feature::Redirect)?;
-        match self.upper()?.set_xattr(id, REDIRECT, value, XattrFlags::empty()) {
+        let upper = self.upper()?;
+        upper.note(Feature::Redirect)?;
+        match upper.set_xattr(id, REDIRECT, value, XattrFlags::empty()) {
             // The caller copies and deletes, as on kernel overlayfs.
-            Err(error) if matches!(error.errno(), Errno::ENOSPC | Errno::E2BIG | Errno::ERANGE) => {
+            Err(error) if matches!(error.errno(), Errno::E2BIG | Errno::ERANGE) => return Err(too_deep()),
+            // What does not fit beside other attributes is refused like this as well, however empty the disk is.
+            Err(error)
+                if error.errno() == Errno::ENOSPC
+                    && upper.stat_fs().is_ok_and(|stat| stat.blocks_available > 0) =>
+            {
                 return Err(too_deep());
             }
             other => other?,

@@ -71,16 +71,11 @@ pub trait Upper: Layer {
     fn sync_all(&self) -> Result<()>;
 
     /// Notes, on stable storage, that the tree is about to use `feature`, so that others who mount it refuse it rather
-    /// than show something else. What passes an upper on passes this on as well.
-    fn note(&self, feature: Feature) -> Result<()> {
-        let _ = feature;
-        Ok(())
-    }
+    /// than show something else.
+    fn note(&self, feature: Feature) -> Result<()>;
 
     /// Takes all such notes away: the tree uses none of the features, on stable storage.
-    fn clear_notes(&self) -> Result<()> {
-        Ok(())
-    }
+    fn clear_notes(&self) -> Result<()>;
 
     /// Closes descriptors open for writing that have not been used since the last call. The owner of the file system
     /// calls it every few seconds: a file that is open for writing cannot be executed by anybody.

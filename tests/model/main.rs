@@ -10,6 +10,7 @@
 
 mod dump;
 mod elsewhere;
+mod faults;
 mod fixture;
 mod kernel;
 mod layers_view;

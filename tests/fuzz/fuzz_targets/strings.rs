@@ -47,7 +47,7 @@ fuzz_target!(|bytes: &[u8]| {
         if strings.read(&data, number, 255, &mut text).is_err() {
             continue;
         }
-        assert_eq!(strings.len_of(&data, number).expect("it was read"), text.len());
+        assert_eq!(strings.len_of(&data, number, 255).expect("it was read"), text.len());
         assert!(strings.compare(&data, number, &text).expect("it was read").is_eq());
         if form & PLAIN != 0 {
             assert_eq!(text.as_slice(), &plain[number as usize][..]);
