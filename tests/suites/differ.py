@@ -20,6 +20,8 @@ import sys
 PER_STACK, PER_BATCH = 600, 60
 NAMES = ["a", "b", "c", "d", "é"]
 MORE_NAMES = [*NAMES, "e", "f", "g"]
+# Never upwards and never absolute: what follows them stays on its side.
+TARGETS = ["a", "b/c", "none", "."]
 OLD = 1_000_000_000
 NOREPLACE, EXCHANGE = 1, 2
 USERS = [0] * 8 + [1001, 1002]
@@ -117,6 +119,8 @@ class Side:
             os.close(source)
 
     def truncate(self, path, length):
+        if os.stat(self.at(path)).st_size == length:
+            return None  # Nothing changes; the kernel's overlayfs sets times all the same where it copies up for it.
         os.truncate(self.at(path), length)
 
     def mkdir(self, path, mode):
@@ -445,7 +449,7 @@ def choose(rng, known):
         "copy": lambda: (file(), file(), rng.choice([1, 5_000])),
         "truncate": lambda: (file(), offset()),
         "mkdir": lambda: (new(), mode()),
-        "symlink": lambda: (rng.choice(["a", "b/c", "../a", "none", "/"]), new()),
+        "symlink": lambda: (rng.choice(TARGETS), new()),
         "mknod": lambda: (new(), rng.choice([stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK]) | 0o644,
                           rng.choice([1, 1, 0]), rng.choice([3, 0])),
         "unlink": lambda: (any(),),
