@@ -74,7 +74,7 @@ impl Overlay {
         };
         let changes = self.without_squashed(&node, changes)?;
         if (SetAttr { ctime: None, ..changes }) == SetAttr::default() {
-            return self.do_chown_to_nobody_else(&node);
+            return self.do_chown_to_nobody_else(caller, &node);
         }
         if node.upper().is_none() && self.are_flushed_times(&node, &changes)? {
             return self.attr_of(&node);
@@ -89,9 +89,12 @@ impl Overlay {
     }
 
     /// What is left of a chown(2) that names neither owner nor group: it drops privileges all the same.
-    fn do_chown_to_nobody_else(&self, node: &Arc<Node>) -> Result<Attr> {
+    fn do_chown_to_nobody_else(&self, caller: Caller, node: &Arc<Node>) -> Result<Attr> {
         let attr = self.attr_of(node)?;
         if attr.kind == FileKind::Regular && without_privileges(attr.perm) != attr.perm {
+            if caller.uid != 0 && caller.uid != attr.uid {
+                return Err(Error::new(Errno::EPERM, "drop the privileges of a file"));
+            }
             let id = self.copy_up(node, Keep::Attributes)?;
             self.kill_privileges(id)?;
             return self.attr_of(node);

@@ -36,4 +36,5 @@ case $user in
         fim mount -o suid,dev --layer lower --upper upper mount -- "$@" ;;
     mapped) set -- mapped.sh fim mount -o suid,dev,allow_other --layer lower --upper upper mount -- "$@" ;;
 esac
-exec "$@"
+# Not exec: this shell may be process 1, which has to wait for orphans as well.
+"$@"

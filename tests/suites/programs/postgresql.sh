@@ -14,7 +14,7 @@ chown postgres:postgres "$data" "$PLACE/state/socket"
 as() { setpriv --reuid postgres --regid postgres --init-groups -- "$@"; }
 psql() { as "$bin/psql" -h "$PLACE/state/socket" -X -A -t -v ON_ERROR_STOP=1 "$@" postgres; }
 cd /
-as initdb -D "$data" --data-checksums >/dev/null
+as initdb -A trust -D "$data" --data-checksums >/dev/null
 options="-c listen_addresses= -c unix_socket_directories=$PLACE/state/socket"
 start() { as pg_ctl -D "$data" -w -t 120 -l "$data/log" -o "$options" start >/dev/null; }
 start
@@ -28,10 +28,11 @@ same() {
 }
 [ "$(same)" = t ]
 # Killed while it writes; what was committed is there after the recovery.
-as pgbench -h "$PLACE/state/socket" -c 4 -j 2 -T 60 postgres >"$PLACE/state/second" 2>&1 &
+as pgbench -h "$PLACE/state/socket" -n -c 4 -j 2 -T 60 postgres >"$PLACE/state/second" 2>&1 &
 running=$!
 sleep 5
-kill -9 "$(head -1 "$data/postmaster.pid")"
+master=$(head -1 "$data/postmaster.pid")
+kill -9 "$master" $(pgrep -P "$master") || true
 wait $running || true
 sleep 1
 rm -f "$data/postmaster.pid"

@@ -7,7 +7,7 @@ case ${FIM_SUITES:-quick} in
     *) rounds=20 ;;
 esac
 cd "$PLACE/mount"
-q() { sqlite3 -cmd '.timeout 60000' -cmd "pragma mmap_size=$map" "$@"; }
+q() { sqlite3 -cmd '.timeout 60000' -cmd '.output /dev/null' -cmd "pragma mmap_size=$map" -cmd .output "$@"; }
 for mode in delete wal; do for map in 0 67108864; do
     rm -f db db-*
     q db "pragma journal_mode=$mode; pragma synchronous=normal; create table t(w, n, x);
