@@ -95,7 +95,7 @@ impl Overlay {
     /// What is left of a chown(2) that names neither owner nor group: it drops privileges all the same.
     fn do_chown_to_nobody_else(&self, caller: Caller, node: &Arc<Node>) -> Result<Attr> {
         let attr = self.attr_of(node)?;
-        if attr.kind == FileKind::Regular && without_privileges(attr.perm) != attr.perm {
+        if attr.kind != FileKind::Directory && without_privileges(attr.perm) != attr.perm {
             if caller.uid != 0 && caller.uid != attr.uid {
                 return Err(Error::new(Errno::EPERM, "drop the privileges of a file"));
             }

@@ -119,7 +119,8 @@ class Side:
             os.close(source)
 
     def truncate(self, path, length):
-        if os.stat(self.at(path)).st_size == length:
+        facts = os.stat(self.at(path))
+        if stat.S_ISREG(facts.st_mode) and facts.st_size == length:
             return None  # Nothing changes; the kernel's overlayfs sets times all the same where it copies up for it.
         os.truncate(self.at(path), length)
 
