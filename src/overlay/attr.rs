@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     sync::Arc,
-    vfs::{Attr, Caller, Errno, Error, Ino, NodeId, Result, SetAttr, SetTime},
+    vfs::{Attr, Caller, Errno, Error, FileKind, Ino, NodeId, Result, SetAttr, SetTime},
 };
 
 /// Permission bits that let a program run with its owner's or group's rights.
@@ -73,8 +73,12 @@ impl Overlay {
             None => Keep::Attributes,
         };
         let changes = self.without_squashed(&node, changes)?;
-        if (SetAttr { ctime: None, ..changes }) == SetAttr::default() {
+        if changes == SetAttr::default() {
+            // Comes before a write that drops privileges, and that says so itself.
             return self.attr_of(&node);
+        }
+        if (SetAttr { ctime: None, ..changes }) == SetAttr::default() {
+            return self.do_chown_to_nobody_else(caller, &node);
         }
         if node.upper().is_none() && self.are_flushed_times(&node, &changes)? {
             return self.attr_of(&node);
@@ -86,6 +90,20 @@ impl Overlay {
             self.kill_privileges(id)?;
         }
         self.attr_of(&node)
+    }
+
+    /// What is left of a chown(2) that names neither owner nor group: it drops privileges all the same.
+    fn do_chown_to_nobody_else(&self, caller: Caller, node: &Arc<Node>) -> Result<Attr> {
+        let attr = self.attr_of(node)?;
+        if attr.kind != FileKind::Directory && without_privileges(attr.perm) != attr.perm {
+            if caller.uid != 0 && caller.uid != attr.uid {
+                return Err(Error::new(Errno::EPERM, "drop the privileges of a file"));
+            }
+            let id = self.copy_up(node, Keep::Attributes)?;
+            self.kill_privileges(id)?;
+            return self.attr_of(node);
+        }
+        Ok(attr)
     }
 
     /// Whether this is the kernel giving back the times of an inode that only lost a name: it keeps times itself when
@@ -117,10 +135,7 @@ impl Overlay {
     pub(super) fn kill_privileges(&self, id: NodeId) -> Result<()> {
         let upper = self.upper()?;
         let perm = upper.attr(id)?.perm;
-        let mut kept = perm & !SET_UID;
-        if perm & GROUP_EXECUTE != 0 {
-            kept &= !SET_GID;
-        }
+        let kept = without_privileges(perm);
         if kept != perm {
             upper.set_attr(id, &SetAttr { perm: Some(kept), ..SetAttr::default() })?;
         }
@@ -131,4 +146,10 @@ impl Overlay {
             _ => Ok(()),
         }
     }
+}
+
+/// Permissions without suid, and without sgid where the group may execute.
+const fn without_privileges(perm: u16) -> u16 {
+    let kept = perm & !SET_UID;
+    if perm & GROUP_EXECUTE == 0 { kept } else { kept & !SET_GID }
 }

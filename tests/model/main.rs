@@ -18,6 +18,7 @@ mod links;
 mod native;
 mod ops;
 mod ours;
+mod races;
 mod random;
 mod regressions;
 mod scale;

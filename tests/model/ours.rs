@@ -198,7 +198,29 @@ impl Drop for Walked<'_> {
 
 impl Side for Ours {
     fn apply(&mut self, op: &Op) -> Result<Answer, Errno> {
-        let fs = self.overlay.as_ref().unwrap();
+        match op {
+            Op::Hold(slot, path) => {
+                let walked = self.walk(path)?;
+                let ino = walked.last();
+                // One more look-up, which stays.
+                let parent = self.parent(path)?;
+                self.fs().lookup(parent.last(), last(path)).map_err(raw)?;
+                drop((walked, parent));
+                self.release(*slot);
+                self.held[*slot] = Some(ino);
+            }
+            Op::Release(slot) => self.release(*slot),
+            Op::Commit => self.commit(),
+            _ => return self.answer(op),
+        }
+        Ok(Answer::Done)
+    }
+}
+
+impl Ours {
+    /// Carries out what any thread may.
+    pub(crate) fn answer(&self, op: &Op) -> Result<Answer, Errno> {
+        let fs = self.fs();
         match op {
             Op::Create(path, perm) => {
                 let parent = self.parent(path)?;
@@ -297,16 +319,6 @@ impl Side for Ours {
                 }
                 fs.copy_range(ROOT, from.last(), 0, to.last(), 0, *len).map_err(raw)?;
             }
-            Op::Hold(slot, path) => {
-                let walked = self.walk(path)?;
-                let ino = walked.last();
-                // One more look-up, which stays.
-                let parent = self.parent(path)?;
-                fs.lookup(parent.last(), last(path)).map_err(raw)?;
-                drop((walked, parent));
-                self.release(*slot);
-                self.held[*slot] = Some(ino);
-            }
             Op::HeldWrite(slot, offset, len) => {
                 let ino = self.held(*slot)?;
                 self.check_regular(ino)?;
@@ -324,10 +336,8 @@ impl Side for Ours {
                     fs.mknod(ROOT, self.held(*slot)?, name, FileKind::Regular, 0o644, DeviceId::default());
                 return self.made(made);
             }
-            Op::Release(slot) => self.release(*slot),
             Op::Fsync(path) => fs.fsync(self.walk(path)?.last(), false).map_err(raw)?,
-            Op::Commit => self.commit(),
-            Op::Check | Op::Remount => {}
+            Op::Hold(..) | Op::Release(_) | Op::Commit | Op::Check | Op::Remount => {}
         }
         Ok(Answer::Done)
     }

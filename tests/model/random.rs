@@ -1,6 +1,11 @@
 //! Random operations on random layers.
 
-use proptest::{prelude::*, test_runner::Config};
+use std::{cell::Cell, time::Instant};
+
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
 
 use crate::{
     dump,
@@ -126,34 +131,47 @@ pub(crate) fn config() -> Config {
     Config { cases: cases(), max_shrink_iters: 4000, failure_persistence: None, ..Config::default() }
 }
 
-proptest! {
-    #![proptest_config(config())]
+/// Tries a property with as many random cases as are wanted, and says how many operations that were.
+pub(crate) fn try_all<S: Strategy>(what: &str, strategy: &S, run: impl Fn(S::Value) -> usize) {
+    let operations = Cell::new(0_usize);
+    let started = Instant::now();
+    let result = TestRunner::new(config()).run(strategy, |case| {
+        operations.set(operations.get() + run(case));
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{what}: {} operations in {} cases, {seconds:.1} s", operations.get(), cases());
+}
 
-    #[test]
-    fn equals_a_plain_directory(
-        lowest in layer(false),
-        middle in prop::collection::vec(layer(true), 0..3),
-        ops in prop::collection::vec(op(), 1..60),
-    ) {
+#[test]
+fn equals_a_plain_directory() {
+    let strategy =
+        (layer(false), prop::collection::vec(layer(true), 0..3), prop::collection::vec(op(), 1..60));
+    try_all("random layers", &strategy, |(lowest, middle, ops)| {
         let layers: Vec<_> = [lowest].into_iter().chain(middle).collect();
         run(&layers, &ops);
-    }
+        ops.len()
+    });
+}
 
-    /// Names of one file of a layer stay names of one file, whether or not the kernel knows it.
-    #[test]
-    fn hard_links_of_a_layer_stay_one_file(
-        layer in linked_layer(),
-        ops in prop::collection::vec(op(), 1..40),
-    ) {
+/// Names of one file of a layer stay names of one file, whether or not the kernel knows it.
+#[test]
+fn hard_links_of_a_layer_stay_one_file() {
+    let strategy = (linked_layer(), prop::collection::vec(op(), 1..40));
+    try_all("hard links", &strategy, |(layer, ops)| {
         run(&[layer], &ops);
-    }
+        ops.len()
+    });
+}
 
-    /// The same where the kernel knows all of them.
-    #[test]
-    fn hard_links_that_are_known_stay_one_file(
-        layer in linked_layer(),
-        ops in prop::collection::vec(op(), 1..40),
-    ) {
+/// The same where the kernel knows all of them.
+#[test]
+fn hard_links_that_are_known_stay_one_file() {
+    let strategy = (linked_layer(), prop::collection::vec(op(), 1..40));
+    try_all("known hard links", &strategy, |(layer, ops)| {
         let mut pair = Pair::new(&[layer]);
         let kept = pair.ours.keep_all();
         for op in ops.iter().filter(|op| !matches!(op, Op::Remount)) {
@@ -162,5 +180,6 @@ proptest! {
         pair.check();
         pair.ours.give_back(kept);
         pair.end();
-    }
+        ops.len()
+    });
 }

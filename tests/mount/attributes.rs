@@ -155,4 +155,13 @@ on_mount! {
         };
         assert!(String::from_utf8_lossy(&other.stderr).contains("BlockingIOError"));
     }
+
+    /// It changes neither owner nor group, and drops privileges all the same, as on other file systems.
+    fn a_chown_to_nobody_else_drops_suid(at) {
+        for name in ["file", "hard1"] {
+            fs::set_permissions(at.join(name), fs::Permissions::from_mode(0o6755)).unwrap();
+            std::os::unix::fs::chown(at.join(name), None, None).unwrap();
+            assert_eq!(fs::metadata(at.join(name)).unwrap().mode() & 0o7777, 0o755, "{name}");
+        }
+    }
 }
