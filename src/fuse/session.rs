@@ -12,12 +12,16 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, Requests, fill::Fill, front::Front};
+use super::{Notices, Options, Requests, attention::Attention, fill::Fill, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
     vfs::FileSystem,
 };
+
+/// Of the pages that may wait to be written on this host, the share of one mount, in hundredths. Writers are slowed down
+/// beyond about half of it.
+const DIRTY_SHARE: u8 = 20;
 
 /// Why a session could not be started or ended badly.
 #[derive(Debug, Error)]
@@ -64,7 +68,12 @@ pub fn serve(
     config.clone_fd = fuse_dev::open().is_ok();
     let requests = Arc::new(Requests::default());
     let fill = fs.is_read_only().then(Arc::<Fill>::default);
-    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone());
+    if options.writes_back(fs.is_read_only()) {
+        raise_dirty_share(device.as_fd());
+    }
+    // Without it everybody sleeps between requests.
+    let attention = Attention::new(device.try_clone().ok());
+    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), attention, fill.clone());
     let session =
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 
@@ -81,6 +90,16 @@ pub fn serve(
         })
         .map_err(Error::Start)?;
     Ok(Serving { session, notices, sender, fill, ended, requests })
+}
+
+/// Lets the kernel gather more than some MiB of written data before it slows the writer down. Only root may ask for that;
+/// for others it stays as it is.
+fn raise_dirty_share(device: BorrowedFd<'_>) {
+    if let Some(Err(error)) =
+        fuse_dev::Connection::of_descriptor(device).map(|connection| connection.set_dirty_share(DIRTY_SHARE))
+    {
+        tracing::debug!("the kernel gathers few written pages: {error}");
+    }
 }
 
 impl Serving {
