@@ -15,6 +15,7 @@ use fuser::{
 };
 
 use super::{
+    attention::{Attention, Next},
     bare::{Lister, Listing},
     convert::{self, FOREVER, caller, creator, perm},
     fill::Fill,
@@ -45,6 +46,7 @@ pub(super) struct Front {
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
     requests: Arc<Requests>,
+    attention: Attention,
     /// What hears of reads, where nobody can change what is read.
     fill: Option<Arc<Fill>>,
     /// What hears of listings, where the front answers them itself.
@@ -57,12 +59,30 @@ impl Front {
         fs: Arc<dyn FileSystem>,
         options: Options,
         requests: Arc<Requests>,
+        attention: Attention,
         fill: Option<Arc<Fill>>,
         lister: Option<Lister>,
     ) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
-        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests, fill, lister }
+        Self {
+            options,
+            no_xattrs,
+            writes_back: options.writes_back(read_only),
+            fs,
+            requests,
+            attention,
+            fill,
+            lister,
+        }
+    }
+}
+
+impl Front {
+    /// Counts a request; what comes back is held until it has been answered.
+    fn begin(&self, request: Request) -> Next<'_> {
+        self.requests.note(request);
+        self.attention.next()
     }
 }
 
@@ -80,7 +100,7 @@ impl Filesystem for Front {
     }
 
     fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        self.requests.note(Request::Lookup);
+        let _next = self.begin(Request::Lookup);
         let work = || self.fs.lookup(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, found| {
             if let (Some(lister), Lookup::Found(entry)) = (&self.lister, &found)
@@ -93,12 +113,12 @@ impl Filesystem for Front {
     }
 
     fn forget(&self, _: &fuser::Request, node: INodeNo, count: u64) {
-        self.requests.note(Request::Forget);
+        let _next = self.begin(Request::Forget);
         reply::silently(|| self.fs.forget(ino(node), count));
     }
 
     fn getattr(&self, request: &fuser::Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.requests.note(Request::GetAttr);
+        let _next = self.begin(Request::GetAttr);
         let node = ino(node);
         let send = |reply: ReplyAttr, attr| reply.attr(&FOREVER, &convert::attr(node, &attr));
         reply::answer(request, reply, || self.fs.getattr(node), send);
@@ -122,7 +142,7 @@ impl Filesystem for Front {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.requests.note(Request::SetAttr);
+        let _next = self.begin(Request::SetAttr);
         let (node, perm, ctime) = (ino(node), mode.map(perm), ctime.map(convert::received_time));
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let changes = SetAttr { perm, uid, gid, size, atime, mtime, ctime };
@@ -131,7 +151,7 @@ impl Filesystem for Front {
     }
 
     fn readlink(&self, request: &fuser::Request, node: INodeNo, reply: ReplyData) {
-        self.requests.note(Request::ReadLink);
+        let _next = self.begin(Request::ReadLink);
         let work = || self.fs.readlink(ino(node));
         reply::answer(request, reply, work, |reply, target| reply.data(&target));
     }
@@ -146,7 +166,7 @@ impl Filesystem for Front {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.requests.note(Request::MkNod);
+        let _next = self.begin(Request::MkNod);
         let work = || {
             let kind = FileKind::from_mode(mode).ok_or_else(|| invalid("make a node of this type"))?;
             let rdev = convert::decode_device(rdev);
@@ -164,19 +184,19 @@ impl Filesystem for Front {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.requests.note(Request::MkDir);
+        let _next = self.begin(Request::MkDir);
         let work = || self.fs.mkdir(creator(request, umask), ino(parent), named(name)?, perm(mode));
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
     }
 
     fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.requests.note(Request::Unlink);
+        let _next = self.begin(Request::Unlink);
         let work = || self.fs.unlink(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
     fn rmdir(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.requests.note(Request::RmDir);
+        let _next = self.begin(Request::RmDir);
         let work = || self.fs.rmdir(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -189,7 +209,7 @@ impl Filesystem for Front {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.requests.note(Request::SymLink);
+        let _next = self.begin(Request::SymLink);
         let target = target.as_os_str().as_bytes();
         let work = || self.fs.symlink(caller(request), ino(parent), named(name)?, target);
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
@@ -205,7 +225,7 @@ impl Filesystem for Front {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.requests.note(Request::Rename);
+        let _next = self.begin(Request::Rename);
         let work = || {
             let flags =
                 RenameFlags::from_bits(flags.bits()).ok_or_else(|| invalid("rename with these flags"))?;
@@ -222,7 +242,7 @@ impl Filesystem for Front {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.requests.note(Request::Link);
+        let _next = self.begin(Request::Link);
         let work = || self.fs.link(ino(node), ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
     }
@@ -237,7 +257,7 @@ impl Filesystem for Front {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.requests.note(Request::Create);
+        let _next = self.begin(Request::Create);
         let (kind, rdev) = (FileKind::Regular, convert::decode_device(0));
         let work =
             || self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev);
@@ -249,7 +269,7 @@ impl Filesystem for Front {
     }
 
     fn open(&self, _: &fuser::Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.requests.note(Request::Open);
+        let _next = self.begin(Request::Open);
         match self.options.opens {
             Opens::Silent => reply::unsupported(reply),
             Opens::Announced => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
@@ -257,7 +277,7 @@ impl Filesystem for Front {
     }
 
     fn opendir(&self, _: &fuser::Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        self.requests.note(Request::OpenDir);
+        let _next = self.begin(Request::OpenDir);
         match self.options.opens {
             Opens::Silent => reply::unsupported(reply),
             Opens::Announced => {
@@ -277,7 +297,7 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.requests.note(Request::Read);
+        let _next = self.begin(Request::Read);
         let (node, len) = (ino(node), usize::try_from(size).unwrap_or(0));
         let reply = match &self.fill {
             Some(fill) => fill.hear(request.into(), node, offset, len, reply),
@@ -300,7 +320,7 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.requests.note(Request::Write);
+        let _next = self.begin(Request::Write);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let work = || self.fs.write(caller(request), ino(node), offset, data, kill);
         // Not longer than MAX_TRANSFER, and written as a whole or not at all.
@@ -309,7 +329,7 @@ impl Filesystem for Front {
     }
 
     fn flush(&self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        self.requests.note(Request::Flush);
+        let _next = self.begin(Request::Flush);
         reply::unsupported(reply);
     }
 
@@ -321,7 +341,7 @@ impl Filesystem for Front {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.requests.note(Request::FSync);
+        let _next = self.begin(Request::FSync);
         let work = || self.fs.fsync(ino(node), data_only);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -334,7 +354,7 @@ impl Filesystem for Front {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        self.requests.note(Request::ReadDir);
+        let _next = self.begin(Request::ReadDir);
         reply::fill(request, reply, |sink| self.fs.readdir(ino(dir), offset, sink), ReplyDirectory::ok);
     }
 
@@ -346,7 +366,7 @@ impl Filesystem for Front {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.requests.note(Request::ReadDirPlus);
+        let _next = self.begin(Request::ReadDirPlus);
         if let Some(lister) = &self.lister
             && let Some(offer) = lister.offer(offset)
         {
@@ -373,13 +393,13 @@ impl Filesystem for Front {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        self.requests.note(Request::FSyncDir);
+        let _next = self.begin(Request::FSyncDir);
         let work = || self.fs.fsyncdir(ino(dir), data_only);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
     fn statfs(&self, request: &fuser::Request, _: INodeNo, reply: ReplyStatfs) {
-        self.requests.note(Request::StatFs);
+        let _next = self.begin(Request::StatFs);
         reply::answer(
             request,
             reply,
@@ -402,7 +422,7 @@ impl Filesystem for Front {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.requests.note(Request::SetXattr);
+        let _next = self.begin(Request::SetXattr);
         let work = || {
             let flags = u32::try_from(flags).ok().and_then(XattrFlags::from_bits);
             let flags = flags.ok_or_else(|| invalid("set the attribute with these flags"))?;
@@ -412,7 +432,7 @@ impl Filesystem for Front {
     }
 
     fn getxattr(&self, request: &fuser::Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        self.requests.note(Request::GetXattr);
+        let _next = self.begin(Request::GetXattr);
         if self.no_xattrs {
             return reply::unsupported(reply);
         }
@@ -421,7 +441,7 @@ impl Filesystem for Front {
     }
 
     fn listxattr(&self, request: &fuser::Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        self.requests.note(Request::ListXattr);
+        let _next = self.begin(Request::ListXattr);
         if self.no_xattrs {
             return reply::unsupported(reply);
         }
@@ -430,7 +450,7 @@ impl Filesystem for Front {
     }
 
     fn removexattr(&self, request: &fuser::Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.requests.note(Request::RemoveXattr);
+        let _next = self.begin(Request::RemoveXattr);
         let work = || self.fs.removexattr(caller(request), ino(node), name.as_bytes());
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -446,7 +466,7 @@ impl Filesystem for Front {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        self.requests.note(Request::Ioctl);
+        let _next = self.begin(Request::Ioctl);
         reply.error(fuser::Errno::ENOTTY);
     }
 
@@ -460,7 +480,7 @@ impl Filesystem for Front {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.requests.note(Request::FAllocate);
+        let _next = self.begin(Request::FAllocate);
         let work = || {
             let mode = u32::try_from(mode).ok().and_then(FallocateMode::from_bits);
             let mode = mode.ok_or_else(|| vfs::Error::new(Errno::EOPNOTSUPP, "allocate in this mode"))?;
@@ -478,7 +498,7 @@ impl Filesystem for Front {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.requests.note(Request::LSeek);
+        let _next = self.begin(Request::LSeek);
         if self.writes_back {
             // Bytes that only the kernel has are neither data nor hole to us; its own answer (all data) is right.
             return reply::unsupported(reply);
@@ -505,7 +525,7 @@ impl Filesystem for Front {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.requests.note(Request::CopyFileRange);
+        let _next = self.begin(Request::CopyFileRange);
         let (who, len) = (caller(request), len.min(MAX_COPY));
         let work = || self.fs.copy_range(who, ino(from), from_offset, ino(to), to_offset, len);
         let send = |reply: ReplyWrite, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX));

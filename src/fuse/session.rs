@@ -12,12 +12,16 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, Requests, bare::Lister, fill::Fill, front::Front};
+use super::{Notices, Options, Requests, attention::Attention, bare::Lister, fill::Fill, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
     vfs::FileSystem,
 };
+
+/// Of the pages that may wait to be written on this host, the share of one mount, in hundredths. Writers are slowed down
+/// beyond about half of it.
+const DIRTY_SHARE: u8 = 20;
 
 /// Why a session could not be started or ended badly.
 #[derive(Debug, Error)]
@@ -72,7 +76,12 @@ pub fn serve(
     } else {
         None
     };
-    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone(), lister);
+    if options.writes_back(read_only) {
+        raise_dirty_share(device.as_fd());
+    }
+    // Without it everybody sleeps between requests.
+    let attention = Attention::new(device.try_clone().ok());
+    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), attention, fill.clone(), lister);
     let session =
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 
@@ -91,6 +100,16 @@ pub fn serve(
     let fill = fill.map(|fill| fill.start(fs, &notifier).map(|threads| (fill, threads)));
     let fill = fill.transpose().map_err(Error::Start)?;
     Ok(Serving { session, notices, sender, fill, ended, requests })
+}
+
+/// Lets the kernel gather more than some MiB of written data before it slows the writer down. Only root may ask for that;
+/// for others it stays as it is.
+fn raise_dirty_share(device: BorrowedFd<'_>) {
+    if let Some(Err(error)) =
+        fuse_dev::Connection::of_descriptor(device).map(|connection| connection.set_dirty_share(DIRTY_SHARE))
+    {
+        tracing::debug!("the kernel gathers few written pages: {error}");
+    }
 }
 
 impl Serving {

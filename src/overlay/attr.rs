@@ -85,6 +85,9 @@ impl Overlay {
         }
         let id = self.copy_up(&node, keep)?;
         let upper = self.upper()?;
+        if is_flush(&changes) {
+            return self.flush_times(&node, id, &changes);
+        }
         upper.set_attr(id, &changes)?;
         if changes.size.is_some() && caller.uid != 0 {
             self.kill_privileges(id)?;
@@ -109,14 +112,23 @@ impl Overlay {
     /// Whether this is the kernel giving back the times of an inode that only lost a name: it keeps times itself when
     /// it caches writes. There is nothing to bring into the upper for that.
     fn are_flushed_times(&self, node: &Node, changes: &SetAttr) -> Result<bool> {
-        let only_times = changes.ctime.is_some()
-            && (SetAttr { atime: None, mtime: None, ctime: None, ..*changes }) == SetAttr::default();
-        if !only_times {
+        if !is_flush(changes) {
             return Ok(false);
         }
         let attr = self.attr_of(node)?;
-        let is_kept = |new: Option<SetTime>, old| new.is_none_or(|new| new == SetTime::At(old));
-        Ok(is_kept(changes.atime, attr.atime) && is_kept(changes.mtime, attr.mtime))
+        Ok(has_times(&attr, changes))
+    }
+
+    /// Sets the times of the upper object `id` where it does not have them anyway: a rename or a removal has just made
+    /// its ctime new, and the kernel then gives the times that it keeps back, one message for each.
+    fn flush_times(&self, node: &Node, id: NodeId, changes: &SetAttr) -> Result<Attr> {
+        let upper = self.upper()?;
+        let mut attr = upper.attr(id)?;
+        if !has_times(&attr, changes) || changes.ctime.is_some_and(|ctime| attr.ctime < ctime) {
+            upper.set_attr(id, changes)?;
+            attr = upper.attr(id)?;
+        }
+        Ok(self.finish_attr(node, attr))
     }
 
     /// Drops changes of owner and group to what is shown in place of the real ones.
@@ -152,4 +164,16 @@ impl Overlay {
 const fn without_privileges(perm: u16) -> u16 {
     let kept = perm & !SET_UID;
     if perm & GROUP_EXECUTE == 0 { kept } else { kept & !SET_GID }
+}
+
+/// Whether these are times with a ctime among them, and nothing else: only a kernel that caches writes sends that.
+fn is_flush(changes: &SetAttr) -> bool {
+    changes.ctime.is_some()
+        && (SetAttr { atime: None, mtime: None, ctime: None, ..*changes }) == SetAttr::default()
+}
+
+/// Whether access and modification times are already what they shall become.
+fn has_times(attr: &Attr, changes: &SetAttr) -> bool {
+    let is_kept = |new: Option<SetTime>, old| new.is_none_or(|new| new == SetTime::At(old));
+    is_kept(changes.atime, attr.atime) && is_kept(changes.mtime, attr.mtime)
 }

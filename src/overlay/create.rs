@@ -69,13 +69,26 @@ impl Overlay {
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
         self.check_not_removed(&dir)?;
-        let vacancy = self.vacancy(&dir, name)?;
+        let vacancy = match self.lower_has(&dir, name)? {
+            true => self.vacancy(&dir, name)?,
+            // Whether the upper has it, making it tells.
+            false => Vacancy::Free,
+        };
         let dir_id = self.copy_up(&dir, Keep::All)?;
         let perm = self.perm_of_new(caller, (&dir, dir_id), kind, perm)?;
         let new = self.inherit(caller, dir_id, kind, perm)?;
-        let (id, attr) = match vacancy {
-            Vacancy::Free => self.upper()?.create(dir_id, name, &new)?,
-            Vacancy::Whiteout => self.replace_whiteout(dir_id, name, &new)?,
+        let made = match vacancy {
+            Vacancy::Free => self.upper()?.create(dir_id, name, &new),
+            Vacancy::Whiteout => self.replace_whiteout(dir_id, name, &new),
+        };
+        let (id, attr) = match made {
+            Err(error) if error.errno() == Errno::EEXIST && vacancy == Vacancy::Free => {
+                match self.vacancy(&dir, name)? {
+                    Vacancy::Whiteout => self.replace_whiteout(dir_id, name, &new)?,
+                    Vacancy::Free => return Err(error),
+                }
+            }
+            made => made?,
         };
         self.enter(&dir, name, id, attr)
     }

@@ -22,6 +22,8 @@ pub(super) const IMPURE_YES: u8 = 2;
 pub(super) struct Target<'a> {
     overlay: &'a Overlay,
     pub(super) node: Arc<Node>,
+    /// The upper has the name. Where it does not, a copy-up may give it the name at any time.
+    pub(super) in_upper: bool,
 }
 
 impl Drop for Target<'_> {
@@ -63,7 +65,7 @@ impl Overlay {
     fn resolve(&self, dir: &Arc<Node>, name: Name<'_>, found: Found<'_>) -> Result<Entry> {
         let (attr, origin) = (found.attr, (found.upper, found.lowers.top()));
         let node = self.obtain(dir, name, found)?;
-        let held = Target { overlay: self, node };
+        let held = Target { overlay: self, node, in_upper: origin.0.is_some() };
         let (upper, lowers) = held.node.parts();
         // Another name of a lower file that has been copied up shows the upper's attributes.
         let attr = if (upper, lowers.top()) == origin || (upper.is_some() && upper == origin.0) {
@@ -83,8 +85,9 @@ impl Overlay {
         loop {
             let before = now();
             let Some(found) = self.find(dir, name)? else { return Ok(None) };
+            let in_upper = found.upper.is_some();
             let node = self.obtain(dir, name, found)?;
-            let target = Target { overlay: self, node };
+            let target = Target { overlay: self, node, in_upper };
             if now() == before {
                 return Ok(Some(target));
             }

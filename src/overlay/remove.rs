@@ -46,7 +46,7 @@ impl Overlay {
         let link = {
             // No copy-up of this node can be published while its name goes.
             let mut state = node.state.lock();
-            let mut in_upper = upper.peek(dir_id, name)?.is_some();
+            let mut in_upper = target.in_upper || upper.peek(dir_id, name)?.is_some();
             if let Some(id) = state.upper.filter(|_| state.indexed.is_some()) {
                 if !in_upper {
                     self.name_in_upper(&mut state, id, (dir_id, name))?;

@@ -140,18 +140,21 @@ impl Overlay {
         let Some(source_id) = self.movable(&source)? else { return Ok(false) };
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
-        self.give_name(&source.node, source_id, &from)?;
+        self.give_name(&source, source_id, &from)?;
         if !self.keep_below(&source.node, source_id, &from, &to)? {
             return Ok(false);
         }
-        self.note_impure(&source.node, new_dir, to.id)?;
+        // From a directory without marks nothing comes that has any.
+        if self.may_have_origins(dir)? {
+            self.note_impure(&source.node, new_dir, to.id)?;
+        }
         match &replaced {
             Some(replaced) => {
                 if replaced.node.is_dir() {
                     self.clear_whiteouts(new_dir, &replaced.node, to.spot(None))?;
                 }
                 let mut state = replaced.node.state.lock();
-                let mut in_upper = self.upper()?.peek(to.id, new_name)?.is_some();
+                let mut in_upper = replaced.in_upper || self.upper()?.peek(to.id, new_name)?.is_some();
                 if let Some(id) = state.upper.filter(|_| state.indexed.is_some()) {
                     if !in_upper {
                         self.name_in_upper(&mut state, id, (to.id, new_name))?;
@@ -190,6 +193,13 @@ impl Overlay {
     ) -> Result<()> {
         let upper = self.upper()?;
         let source_spot = from.spot(Some(source_id));
+        if !from.below && !to.below && replaced.is_none() {
+            // Nothing is there, or a whiteout that has nothing to hide: the rename itself tells.
+            match upper.rename(source_spot, to.spot(None), RenameMode::New) {
+                Err(error) if error.errno() == Errno::EEXIST => {}
+                other => return other,
+            }
+        }
         let covers_whiteout = upper.peek(to.id, to.name)?.is_some_and(|attr| attr.is_whiteout());
         let mode = match (covers_whiteout, from.below) {
             (true, true) => RenameMode::Exchange,
@@ -225,8 +235,8 @@ impl Overlay {
         };
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
-        self.give_name(&one.node, one_id, &from)?;
-        self.give_name(&other.node, other_id, &to)?;
+        self.give_name(&one, one_id, &from)?;
+        self.give_name(&other, other_id, &to)?;
         for (node, id, old, new) in [(&one.node, one_id, &from, &to), (&other.node, other_id, &to, &from)] {
             if !self.keep_below(node, id, old, new)? {
                 return Ok(false);
@@ -311,9 +321,13 @@ impl Overlay {
     }
 
     /// Makes sure that the upper has this very name of a copied-up file, which may have been copied up under another.
-    fn give_name(&self, node: &Node, id: NodeId, side: &Side<'_>) -> Result<()> {
+    fn give_name(&self, target: &Target<'_>, id: NodeId, side: &Side<'_>) -> Result<()> {
+        let node = &target.node;
+        if node.is_dir() || target.in_upper {
+            return Ok(());
+        }
         let mut state = node.state.lock();
-        if node.is_dir() || self.upper()?.peek(side.id, side.name)?.is_some() {
+        if self.upper()?.peek(side.id, side.name)?.is_some() {
             return Ok(());
         }
         self.name_in_upper(&mut state, id, (side.id, side.name))

@@ -3,7 +3,13 @@
 //! A connection has a number, the minor device number of its mount; the `fdinfo` of a descriptor of the device names
 //! the connection it serves. It ends with its last mount, with its last descriptor, or by an aborting umount2(2).
 
-use std::{fs, io, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Where the device is.
 pub const PATH: &str = "/dev/fuse";
@@ -17,6 +23,23 @@ impl Connection {
     #[must_use]
     pub const fn of_device(minor: u32) -> Self {
         Self(minor)
+    }
+
+    /// The connection that `device` serves; `None` on older kernels.
+    #[must_use]
+    pub fn of_descriptor(device: BorrowedFd<'_>) -> Option<Self> {
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", device.as_raw_fd())).ok()?;
+        let number = info.lines().find_map(|line| line.strip_prefix("fuse_connection:\t"))?;
+        number.parse().ok().map(Self)
+    }
+
+    /// Lets pages that wait to be written here be so many hundredths of what may wait in all; the kernel starts with one.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` for all but the root of the host, `EROFS` where `/sys` cannot be written.
+    pub fn set_dirty_share(self, percent: u8) -> io::Result<()> {
+        fs::write(format!("/sys/class/bdi/0:{}/max_ratio", self.0), percent.to_string())
     }
 
     /// The processes that hold a descriptor of this connection, as far as the caller may look; nobody on older kernels,
@@ -39,6 +62,14 @@ impl Connection {
                     .is_ok_and(|info| info.lines().any(|line| line == wanted))
         })
     }
+}
+
+/// Whether a request waits to be read from `device`, or its connection has ended.
+#[must_use]
+pub fn has_request(device: BorrowedFd<'_>) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // An interruption says nothing.
+    poll(&mut [PollFd::from_borrowed_fd(device, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// Opens the device.

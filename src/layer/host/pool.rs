@@ -10,6 +10,7 @@ use std::{
     fmt,
     os::fd::OwnedFd,
     sync::mpsc::{SyncSender, sync_channel},
+    time::Duration,
 };
 
 use super::node::{Fds, HostNode};
@@ -27,6 +28,9 @@ const SHARED_LIMIT: u64 = 16 * 1024;
 
 /// Descriptors that wait for the closing thread at most; more are closed on the spot.
 const CLOSING_BACKLOG: usize = 1024;
+
+/// How long the closing thread lets descriptors come together once it has closed some.
+const CLOSING_PAUSE: Duration = Duration::from_millis(2);
 
 /// Bounds the open descriptors of any number of host trees.
 pub struct FdPool {
@@ -116,9 +120,14 @@ impl FdPool {
 /// Starts the thread that closes; it ends when the pool is gone.
 fn start_closer() -> SyncSender<Arc<OwnedFd>> {
     let (sender, receiver) = sync_channel(CLOSING_BACKLOG);
-    let _ = thread::Builder::new()
-        .name("fim-close".to_owned())
-        .spawn(move || receiver.into_iter().for_each(drop));
+    let _ = thread::Builder::new().name("fim-close".to_owned()).spawn(move || {
+        while let Ok(fd) = receiver.recv() {
+            drop(fd);
+            receiver.try_iter().for_each(drop);
+            // Who sends while this thread waits has to wake it, which costs more than most closes.
+            thread::sleep(CLOSING_PAUSE);
+        }
+    });
     sender
 }
 
