@@ -94,7 +94,7 @@ pub(super) fn silently(work: impl FnOnce()) {
 /// Answers a look-up; an absent name is an entry without an inode, or `ENOENT` where it must be asked for again.
 pub(super) fn lookup(reply: fuser::ReplyEntry, found: &Lookup) {
     match found {
-        Lookup::Found(entry) => self::entry(reply, entry),
+        Lookup::Found(entry) | Lookup::Respelled(entry) => self::entry(reply, entry),
         Lookup::Absent => reply.entry(&convert::FOREVER, &convert::absent(), Generation(0)),
         Lookup::AbsentUncached => reply.error(fuser::Errno::ENOENT),
     }

@@ -155,6 +155,10 @@ impl FileSystem for Overlay {
         self.do_statfs()
     }
 
+    fn is_folded(&self, dir: Ino) -> Result<bool> {
+        self.do_is_folded(dir)
+    }
+
     fn is_read_only(&self) -> bool {
         self.stack.upper().is_none()
     }

@@ -4,10 +4,10 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::{dir_index::DirIndex, links::Links, stack::is_private_ino};
+use super::{dir_index::DirIndex, fold::Folded, links::Links, stack::is_private_ino};
 use crate::{
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicU8, AtomicU64},
     },
     vfs::{Errno, Error, FileKind, Ino, Name, NodeId, RefCount, Result},
@@ -135,6 +135,8 @@ pub(super) struct Directory {
     pub(super) published: AtomicU64,
     /// Whether entries may carry an origin although nothing is below the directory.
     pub(super) impure: AtomicU8,
+    /// Whether names in it are folded; nothing where none are in the whole tree.
+    pub(super) folded: OnceLock<Folded>,
 }
 
 /// Where the data of a file are.

@@ -87,7 +87,7 @@ impl Ours {
             .map(|path| {
                 let parent = self.walk(&path[..path.len() - 1]).unwrap();
                 match self.fs().lookup(parent.last(), last(&path)).unwrap() {
-                    Lookup::Found(entry) => entry.ino,
+                    Lookup::Found(entry) | Lookup::Respelled(entry) => entry.ino,
                     other => panic!("{path:?}: {other:?}"),
                 }
             })
@@ -124,7 +124,7 @@ impl Ours {
         for name in path {
             let name = Name::new(name.as_bytes()).unwrap();
             match self.fs().lookup(walked.last(), name).map_err(raw)? {
-                Lookup::Found(entry) => walked.inos.push(entry.ino),
+                Lookup::Found(entry) | Lookup::Respelled(entry) => walked.inos.push(entry.ino),
                 Lookup::Absent | Lookup::AbsentUncached => return Err(libc::ENOENT),
             }
         }
