@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use fim::{
     layer::{HostDir, HostUpper, UpperError},
-    overlay::{Overlay, OverlayOptions},
+    overlay::{Folding, Overlay, OverlayOptions},
     vfs::{
         Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
         RenameFlags, SetAttr, SetTime, Time, Upper, XattrFlags,
@@ -23,6 +23,7 @@ pub(crate) struct Ours {
     pub(crate) host_upper: Option<Arc<HostUpper>>,
     pub(crate) overlay: Option<Overlay>,
     held: [Option<Ino>; SLOTS],
+    pub(crate) casefold: Option<Folding>,
 }
 
 impl Ours {
@@ -35,6 +36,7 @@ impl Ours {
             host_upper: None,
             overlay: None,
             held: [None; SLOTS],
+            casefold: None,
         };
         ours.mount();
         ours
@@ -51,7 +53,8 @@ impl Ours {
         let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
         let upper = Some(upper as Arc<dyn Upper>);
         // However short, so that every file can be without its data.
-        let options = OverlayOptions { smallest_without_data: 1, ..OverlayOptions::default() };
+        let casefold = self.casefold.clone();
+        let options = OverlayOptions { smallest_without_data: 1, casefold, ..OverlayOptions::default() };
         let overlay = Overlay::new(layers, upper, options, Arc::new(NoInvalidate)).unwrap();
         self.overlay = Some(overlay);
     }
