@@ -47,6 +47,7 @@ enum Verb {
     Perms(cmd::perms::PermsArgs),
     Unshare(cmd::unshare::UnshareArgs),
     Bind(cmd::bind::BindArgs),
+    Casefold(cmd::casefold::CasefoldArgs),
     Version(cmd::version::VersionArgs),
     Help(cmd::help::HelpArgs),
 }
@@ -103,6 +104,7 @@ fn tool() -> Outcome {
         Verb::Perms(args) => cmd::perms::run(&args),
         Verb::Unshare(args) => cmd::unshare::run(&args),
         Verb::Bind(args) => cmd::bind::run(&args),
+        Verb::Casefold(args) => cmd::casefold::run(&args),
         Verb::Version(args) => cmd::version::run(&args),
         Verb::Help(args) => cmd::help::run(&args, &tool),
     }

@@ -20,11 +20,12 @@ use super::{
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
     reply,
     requests::{Request, Requests},
+    respell,
 };
 use crate::{
     sync::Arc,
     vfs::{
-        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Name, RenameFlags, SeekWhence, SetAttr,
+        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Lookup, Name, RenameFlags, SeekWhence, SetAttr,
         XattrFlags,
     },
 };
@@ -35,12 +36,20 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 /// Largest length of a COPY_FILE_RANGE answer, which has 32 bits, in whole pages.
 const MAX_COPY: u64 = 0xffff_f000;
 
+/// The question for the flags of an object (`FS_IOC_GETFLAGS`), the same on all 64-bit architectures that Linux has in use.
+const GET_FLAGS: u32 = 0x8008_6601;
+
+/// "Names in this directory are folded" (`FS_CASEFOLD_FL`): Wine looks for it, and then does not search by itself.
+const FOLDS_NAMES: u32 = 0x4000_0000;
+
 /// A file system with the way it is served.
 pub(super) struct Front {
     fs: Arc<dyn FileSystem>,
     options: Options,
     /// Whether nothing in the tree has or can get extended attributes.
     no_xattrs: bool,
+    /// Whether any directory folds names.
+    folds_names: bool,
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
     requests: Arc<Requests>,
@@ -58,7 +67,8 @@ impl Front {
     ) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
-        Self { options, no_xattrs, writes_back: options.writes_back(read_only), fs, requests, fill }
+        let (folds_names, writes_back) = (fs.folds_names(), options.writes_back(read_only));
+        Self { fs, options, no_xattrs, folds_names, writes_back, requests, fill }
     }
 }
 
@@ -77,7 +87,14 @@ impl Filesystem for Front {
 
     fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.requests.note(Request::Lookup);
-        let work = || self.fs.lookup(ino(parent), named(name)?);
+        let work = || {
+            let (parent, name) = (ino(parent), named(name)?);
+            let found = self.fs.lookup(parent, name)?;
+            Ok(match found {
+                Lookup::Respelled(_) => respell::told(&*self.fs, request.pid(), parent, name, found),
+                found => found,
+            })
+        };
         reply::answer(request, reply, work, |reply, found| reply::lookup(reply, &found));
     }
 
@@ -198,7 +215,11 @@ impl Filesystem for Front {
         let work = || {
             let flags =
                 RenameFlags::from_bits(flags.bits()).ok_or_else(|| invalid("rename with these flags"))?;
-            self.fs.rename(ino(parent), named(name)?, ino(new_parent), named(new_name)?, flags)
+            let (from, to) = ((ino(parent), named(name)?), (ino(new_parent), named(new_name)?));
+            if self.folds_names {
+                respell::check_replaced(&*self.fs, caller(request), from, to)?;
+            }
+            self.fs.rename(from.0, from.1, to.0, to.1, flags)
         };
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -412,17 +433,21 @@ impl Filesystem for Front {
 
     fn ioctl(
         &self,
-        _: &fuser::Request,
-        _: INodeNo,
+        request: &fuser::Request,
+        node: INodeNo,
         _: FileHandle,
         _: IoctlFlags,
-        _: u32,
+        command: u32,
         _: &[u8],
         _: u32,
         reply: ReplyIoctl,
     ) {
         self.requests.note(Request::Ioctl);
-        reply.error(fuser::Errno::ENOTTY);
+        if !self.folds_names || command != GET_FLAGS {
+            return reply.error(fuser::Errno::ENOTTY);
+        }
+        let work = || Ok(if self.fs.is_folded(ino(node))? { FOLDS_NAMES } else { 0 });
+        reply::answer(request, reply, work, |reply, flags| reply.ioctl(0, &flags.to_ne_bytes()));
     }
 
     fn fallocate(

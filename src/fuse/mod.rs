@@ -21,6 +21,7 @@ mod notify;
 mod options;
 mod reply;
 mod requests;
+mod respell;
 mod session;
 
 pub use notify::Notices;

@@ -159,6 +159,10 @@ impl FileSystem for Overlay {
         self.do_is_folded(dir)
     }
 
+    fn folds_names(&self) -> bool {
+        self.options.casefold.is_some()
+    }
+
     fn is_read_only(&self) -> bool {
         self.stack.upper().is_none()
     }

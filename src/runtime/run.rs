@@ -211,6 +211,7 @@ impl Ground {
             open: &|| MountStack::open(&stack),
             source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
             session,
+            casefold: self.site.casefold.to_string(),
             fresh: request.record.is_some(),
             dirs: &self.site.app,
         };

@@ -225,6 +225,10 @@ pub trait FileSystem: Send + Sync {
         let _ = dir;
         Ok(false)
     }
+    /// Whether any directory folds names.
+    fn folds_names(&self) -> bool {
+        false
+    }
     /// Whether nothing can be changed through it.
     fn is_read_only(&self) -> bool;
 }

@@ -58,6 +58,8 @@ pub struct Duty<'a> {
     pub source: &'a std::ffi::OsStr,
     /// How the session is served.
     pub session: fuse::Options,
+    /// How names are folded, in one line; who wants it otherwise cannot join.
+    pub casefold: String,
     /// Whether only a server that starts now will do.
     pub fresh: bool,
     /// The directories of this build.
@@ -103,7 +105,7 @@ fn start<'a>(
     place: &'a Place,
     locked: &Locked,
     first: &Channel,
-    duty: &Duty<'a>,
+    duty: &'a Duty<'a>,
 ) -> Result<Server<'a>, String> {
     let [servers, directory] = locked.fds();
     inherit::close_others(&[first.as_fd(), servers, directory])
@@ -142,6 +144,7 @@ fn start<'a>(
     Ok(Server {
         place,
         dirs: duty.dirs,
+        casefold: &duty.casefold,
         prefetcher: stack.prefetcher.take(),
         recording: stack.recording.clone(),
         stack: Arc::new(stack),
@@ -192,6 +195,7 @@ struct FrontProcess {
 struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
+    casefold: &'a str,
     /// Begins behind the first welcome.
     prefetcher: Option<Prefetcher>,
     /// What has to be written still.
@@ -293,7 +297,12 @@ impl Server<'_> {
 
     fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
         match ToServer::decode(payload).map_err(io::Error::other)? {
-            ToServer::Hello(pid) => self.welcome(client, pid),
+            ToServer::Hello { pid, casefold } if casefold == self.casefold => self.welcome(client, pid),
+            ToServer::Hello { casefold, .. } => Err(io::Error::other(format!(
+                "cannot join the running instances of this image: they fold names differently ({}, not {casefold}); \
+                 wait until they have ended, or use the same",
+                self.casefold
+            ))),
             ToServer::Freeze if client.front.is_none() => self.commission(client),
             ToServer::Save if client.front.is_some() => self.save(client),
             _ => Err(io::Error::other("cannot understand a message out of turn")),
