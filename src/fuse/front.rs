@@ -5,7 +5,13 @@
 //! the bit of WRITE arrives, so that the file system clears suid and sgid on truncate and chown by looking at the
 //! caller. INTERRUPT is refused, after which the kernel sends none: requests are short.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -25,8 +31,8 @@ use super::{
 use crate::{
     sync::Arc,
     vfs::{
-        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Lookup, Name, RenameFlags, SeekWhence, SetAttr,
-        XattrFlags,
+        self, Errno, FallocateMode, FileKind, FileSystem, Ino, Lookup, Name, RenameFlags, SeekWhence,
+        SetAttr, XattrFlags,
     },
 };
 
@@ -50,6 +56,8 @@ pub(super) struct Front {
     no_xattrs: bool,
     /// Whether any directory folds names.
     folds_names: bool,
+    /// Whether entries may be found and changed under several names, so that those of files do not last.
+    respells: bool,
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
     requests: Arc<Requests>,
@@ -68,7 +76,15 @@ impl Front {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
         let (folds_names, writes_back) = (fs.folds_names(), options.writes_back(read_only));
-        Self { fs, options, no_xattrs, folds_names, writes_back, requests, fill }
+        let respells = folds_names && !read_only;
+        Self { fs, options, no_xattrs, folds_names, respells, writes_back, requests, fill }
+    }
+
+    /// How long the kernel may believe that an object of this kind is what it found in `parent`.
+    fn lasting(&self, parent: Ino, kind: FileKind) -> Duration {
+        let changes =
+            self.respells && kind != FileKind::Directory && self.fs.is_folded(parent).unwrap_or(true);
+        if changes { Duration::ZERO } else { FOREVER }
     }
 }
 
@@ -95,7 +111,9 @@ impl Filesystem for Front {
                 found => found,
             })
         };
-        reply::answer(request, reply, work, |reply, found| reply::lookup(reply, &found));
+        reply::answer(request, reply, work, |reply, found| {
+            reply::lookup(reply, &found, |kind| self.lasting(ino(parent), kind));
+        });
     }
 
     fn forget(&self, _: &fuser::Request, node: INodeNo, count: u64) {
@@ -158,7 +176,9 @@ impl Filesystem for Front {
             let rdev = convert::decode_device(rdev);
             self.fs.mknod(caller(request), ino(parent), named(name)?, kind, perm(mode), rdev)
         };
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn mkdir(
@@ -172,7 +192,9 @@ impl Filesystem for Front {
     ) {
         self.requests.note(Request::MkDir);
         let work = || self.fs.mkdir(caller(request), ino(parent), named(name)?, perm(mode));
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -198,7 +220,9 @@ impl Filesystem for Front {
         self.requests.note(Request::SymLink);
         let target = target.as_os_str().as_bytes();
         let work = || self.fs.symlink(caller(request), ino(parent), named(name)?, target);
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn rename(
@@ -234,7 +258,9 @@ impl Filesystem for Front {
     ) {
         self.requests.note(Request::Link);
         let work = || self.fs.link(ino(node), ino(parent), named(name)?);
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn create(
@@ -253,7 +279,8 @@ impl Filesystem for Front {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         reply::answer(request, reply, work, |reply, entry| {
             let generation = Generation(entry.generation);
-            reply.created(&FOREVER, &convert::entry(&entry), generation, NO_HANDLE, flags);
+            let lasting = self.lasting(ino(parent), FileKind::Regular);
+            reply.created(&lasting, &convert::entry(&entry), generation, NO_HANDLE, flags);
         });
     }
 
@@ -353,12 +380,11 @@ impl Filesystem for Front {
         reply: ReplyDirectoryPlus,
     ) {
         self.requests.note(Request::ReadDirPlus);
-        reply::fill(
-            request,
-            reply,
-            |sink| self.fs.readdirplus(ino(dir), offset, sink),
-            ReplyDirectoryPlus::ok,
-        );
+        let fill = |reply: &mut ReplyDirectoryPlus| {
+            let lasting = self.lasting(ino(dir), FileKind::Regular);
+            self.fs.readdirplus(ino(dir), offset, &mut reply::Plus { reply, lasting })
+        };
+        reply::fill(request, reply, fill, ReplyDirectoryPlus::ok);
     }
 
     fn fsyncdir(

@@ -14,8 +14,9 @@ const STICKY: u16 = 0o1000;
 /// What `asker` is told of `name` in `parent`, which was `found`.
 pub(super) fn told(fs: &dyn FileSystem, asker: u32, parent: Ino, name: Name<'_>, found: Lookup) -> Lookup {
     let Lookup::Respelled(entry) = found else { return found };
-    let renames = renaming::within_directory(asker)
-        .is_some_and(|renaming| renaming.new == name.as_bytes() && leads_to(fs, parent, &renaming.old) == Some(entry.ino));
+    let renames = renaming::within_directory(asker).is_some_and(|renaming| {
+        renaming.new == name.as_bytes() && leads_to(fs, parent, &renaming.old) == Some(entry.ino)
+    });
     if renames {
         fs.forget(entry.ino, 1);
         return Lookup::AbsentUncached;

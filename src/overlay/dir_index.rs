@@ -25,9 +25,6 @@ pub(super) const DOT_DOT: u64 = 2;
 /// Where an entry lies that the upper has: above all layers.
 pub(super) const TOP: u32 = u32::MAX;
 
-/// Spellings of a name that the kernel is trusted with at a time.
-const MOST_ASKED: usize = 16;
-
 /// An entry of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IndexEntry {
@@ -38,6 +35,9 @@ pub(super) struct IndexEntry {
     /// Number of the highest layer that has it.
     pub(super) layer: u32,
 }
+
+/// Names with one key.
+pub(super) type Spellings = SmallVec<[Arc<[u8]>; 1]>;
 
 /// The entries by offset, and offsets by name.
 #[derive(Debug)]
@@ -53,18 +53,10 @@ pub(super) struct DirIndex {
 #[derive(Debug)]
 struct Folds {
     mode: Mode,
+    /// The spellings that are there, the one that shows first.
     by_key: HashMap<Box<[u8]>, Spellings>,
     /// Number of keys with more than one spelling.
     several: usize,
-}
-
-/// What is one name.
-#[derive(Debug)]
-struct Spellings {
-    /// Those that are there, the one that shows first.
-    there: SmallVec<[Arc<[u8]>; 1]>,
-    /// Others under which the kernel was told of it, the oldest first.
-    asked: Vec<Box<[u8]>>,
 }
 
 impl Default for DirIndex {
@@ -101,7 +93,14 @@ impl DirIndex {
     }
 
     /// Adds `name`, which is new, at `offset`, which is behind all others.
-    pub(super) fn insert_at(&mut self, offset: u64, name: &[u8], kind: FileKind, ino: Option<Ino>, layer: u32) {
+    pub(super) fn insert_at(
+        &mut self,
+        offset: u64,
+        name: &[u8],
+        kind: FileKind,
+        ino: Option<Ino>,
+        layer: u32,
+    ) {
         let name: Arc<[u8]> = name.into();
         self.offsets.insert(Arc::clone(&name), offset);
         self.entries.insert(offset, IndexEntry { name: Arc::clone(&name), kind, ino, layer });
@@ -110,12 +109,11 @@ impl DirIndex {
             let key = fold(&name, folds.mode);
             match folds.by_key.get_mut(key.as_bytes()) {
                 Some(spellings) => {
-                    spellings.there.push(Arc::clone(&name));
-                    folds.several += usize::from(spellings.there.len() == 2);
+                    spellings.push(Arc::clone(&name));
+                    folds.several += usize::from(spellings.len() == 2);
                 }
                 None => {
-                    let spellings = Spellings { there: smallvec![Arc::clone(&name)], asked: Vec::new() };
-                    folds.by_key.insert(key.as_bytes().into(), spellings);
+                    folds.by_key.insert(key.as_bytes().into(), smallvec![Arc::clone(&name)]);
                 }
             }
             self.sort_spellings(&name);
@@ -129,8 +127,8 @@ impl DirIndex {
         let Some(folds) = &mut self.folds else { return };
         let key = fold(name, folds.mode);
         let Some(spellings) = folds.by_key.get_mut(key.as_bytes()) else { return };
-        spellings.there.retain(|there| **there != *name);
-        match spellings.there.len() {
+        spellings.retain(|there| **there != *name);
+        match spellings.len() {
             0 => drop(folds.by_key.remove(key.as_bytes())),
             1 => folds.several -= 1,
             _ => {}
@@ -145,13 +143,13 @@ impl DirIndex {
         let layer = |name: &Arc<[u8]>| {
             self.offsets.get(name).and_then(|offset| self.entries.get(offset)).map(|entry| entry.layer)
         };
-        spellings.there.sort_by(|one, other| layer(other).cmp(&layer(one)).then_with(|| one.cmp(other)));
+        spellings.sort_by(|one, other| layer(other).cmp(&layer(one)).then_with(|| one.cmp(other)));
     }
 
     /// The spellings of a key, the one that shows first.
-    pub(super) fn spellings(&self, key: &[u8]) -> SmallVec<[Arc<[u8]>; 1]> {
+    pub(super) fn spellings(&self, key: &[u8]) -> Spellings {
         let folds = self.folds.as_ref();
-        folds.and_then(|folds| folds.by_key.get(key)).map_or_else(SmallVec::new, |all| all.there.clone())
+        folds.and_then(|folds| folds.by_key.get(key)).map_or_else(SmallVec::new, SmallVec::clone)
     }
 
     /// Whether each name has one spelling.
@@ -159,31 +157,11 @@ impl DirIndex {
         self.folds.as_ref().is_none_or(|folds| folds.several == 0)
     }
 
-    /// Notes that the kernel is told of `there` as `asked`; returns a spelling that it must forget for that.
-    pub(super) fn note_asked(&mut self, there: &[u8], asked: &[u8]) -> Option<Box<[u8]>> {
-        let folds = self.folds.as_mut()?;
-        let key = fold(there, folds.mode);
-        let known = &mut folds.by_key.get_mut(key.as_bytes())?.asked;
-        if known.iter().any(|known| **known == *asked) {
-            return None;
-        }
-        let oldest = (known.len() >= MOST_ASKED).then(|| known.remove(0));
-        known.push(asked.into());
-        oldest
-    }
-
-    /// Forgets under which other spellings the kernel was told of `name`, and returns them.
-    pub(super) fn take_asked(&mut self, name: &[u8]) -> Vec<Box<[u8]>> {
-        let Some(folds) = &mut self.folds else { return Vec::new() };
-        let key = fold(name, folds.mode);
-        folds.by_key.get_mut(key.as_bytes()).map_or_else(Vec::new, |all| std::mem::take(&mut all.asked))
-    }
-
     /// Whether a listing shows `name`, which is there: it is the spelling that others are found by.
     fn shows(&self, name: &[u8]) -> bool {
         self.folds.as_ref().filter(|folds| folds.several > 0).is_none_or(|folds| {
             let key = fold(name, folds.mode);
-            let first = folds.by_key.get(key.as_bytes()).and_then(|all| all.there.first());
+            let first = folds.by_key.get(key.as_bytes()).and_then(|all| all.first());
             first.is_none_or(|first| **first == *name)
         })
     }
@@ -260,17 +238,10 @@ mod tests {
         assert_eq!(names(&index, 0), [(5, "FOO".into()), (6, "bar".into())]);
         index.change(b"foo", FileKind::Regular, None, TOP);
         assert_eq!(there(&index), ["foo", "FOO", "Foo"]);
-        assert_eq!(index.note_asked(b"foo", b"fOO"), None);
         assert!(!index.is_plain());
         index.remove(b"FOO");
         index.remove(b"foo");
         assert_eq!((there(&index), index.is_plain()), (vec!["Foo".to_owned()], true));
-        for number in 0..MOST_ASKED {
-            assert_eq!(index.note_asked(b"Foo", format!("{number}").as_bytes()), None);
-        }
-        assert_eq!(index.note_asked(b"Foo", b"0"), None, "it is known");
-        assert_eq!(index.note_asked(b"Foo", b"more").as_deref(), Some(&b"0"[..]));
-        assert_eq!(index.take_asked(b"foo").len(), MOST_ASKED);
         index.remove(b"Foo");
         assert!(there(&index).is_empty());
     }

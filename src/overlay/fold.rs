@@ -12,9 +12,12 @@
 //!   removed, replaced     a name goes in all its spellings, the one that shows last: what lies below does not come to light
 //! ```
 //!
-//! Operations turn what was asked for into the spelling that is there ([`Overlay::spelled`]) and go on with that. The
-//! kernel keeps one entry a spelling: those of them that it has been told are kept with the index, and taken back
-//! when the name goes. Absent names are not kept at all.
+//! Operations turn what was asked for into the spelling that is there ([`Overlay::spelled`]) and go on with that.
+//!
+//! The kernel has an entry of its own for each spelling of a file, and cannot be told in time that another one has gone:
+//! a notice waits for the lock of the directory, which is held until the answer is there. Who removed `FOO` and makes
+//! `foo` at once would write to what is gone. So where something can change the front lets no entry of a file last, and
+//! every use of a name comes here. A directory has one entry in the kernel, whatever it is called: that lasts.
 
 use std::collections::BTreeMap;
 
@@ -69,6 +72,9 @@ pub(super) enum Spelled<'n> {
     Otherwise(Arc<[u8]>),
 }
 
+/// Spellings of directories that are parts of another one.
+type Parts<'o> = Vec<&'o Arc<[u8]>>;
+
 impl Folding {
     /// Folds names in the directories `subtrees` and all below them; in the whole tree where there are none. A subtree is
     /// named by its path from the root, in its exact spelling.
@@ -76,7 +82,8 @@ impl Folding {
     pub fn new(mode: Mode, subtrees: &[impl AsRef<[u8]>]) -> Self {
         let mut steps = Steps { is_folded: subtrees.is_empty(), ..Steps::default() };
         for path in subtrees {
-            let names: Vec<_> = path.as_ref().split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+            let names: Vec<_> =
+                path.as_ref().split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
             steps.add(&names);
         }
         Self { mode, steps: Arc::new(steps) }
@@ -149,10 +156,6 @@ impl Spelled<'_> {
             Self::Otherwise(name) => Name::new(name)?,
         })
     }
-
-    fn is_other(&self) -> bool {
-        matches!(self, Self::Otherwise(_))
-    }
 }
 
 impl Overlay {
@@ -189,7 +192,7 @@ impl Overlay {
         dir: &Arc<Node>,
         shown: Name<'_>,
         others: &'o [Arc<[u8]>],
-    ) -> Result<(Option<Found<'_>>, Vec<&'o Arc<[u8]>>)> {
+    ) -> Result<(Option<Found<'_>>, Parts<'o>)> {
         let Some(mut found) = self.find_exact(dir, shown)? else { return Ok((None, Vec::new())) };
         let mut parts = Vec::new();
         if found.attr.kind == FileKind::Directory {
@@ -228,7 +231,8 @@ impl Overlay {
     pub(super) fn lookup_folded(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Lookup> {
         let directory = dir.directory()?;
         if directory.index.lock().is_none()
-            && let Some(found) = self.find_exact(dir, name)?.filter(|found| found.attr.kind != FileKind::Directory)
+            && let Some(found) =
+                self.find_exact(dir, name)?.filter(|found| found.attr.kind != FileKind::Directory)
         {
             // Its exact name: no need to know the others.
             let first = std::cell::Cell::new(Some(found));
@@ -242,18 +246,14 @@ impl Overlay {
         let Some(entry) = self.entry(dir, there, || self.find(dir, there))? else {
             return Ok(match name.as_bytes() {
                 MARKER => Lookup::Found(marker()),
+                _ if self.stack.upper().is_none() => Lookup::Absent,
                 _ => Lookup::AbsentUncached,
             });
         };
-        if !spelled.is_other() {
-            return Ok(Lookup::Found(entry));
-        }
-        let too_many = self.with_index_mut(dir, |index| index.note_asked(there.as_bytes(), name.as_bytes()))?;
-        // The kernel has one entry for a directory, whatever it is called.
-        if let Some(oldest) = too_many.filter(|_| entry.attr.kind != FileKind::Directory) {
-            self.invalidate.entry(dir.ino, &oldest);
-        }
-        Ok(Lookup::Respelled(entry))
+        Ok(match spelled {
+            Spelled::AsAsked(_) => Lookup::Found(entry),
+            Spelled::Otherwise(_) => Lookup::Respelled(entry),
+        })
     }
 
     /// Takes all spellings of `name` in `dir` away but this one and `spared`: what the name means is about to go. Those
@@ -278,9 +278,7 @@ impl Overlay {
     fn hide(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Target<'_>>> {
         let Some(target) = self.target(dir, name)? else { return Ok(None) };
         if !target.node.is_dir() {
-            let waits = self.remove_file(dir, name, target)?;
-            self.invalidate.entry(dir.ino, name.as_bytes());
-            return Ok(waits);
+            return self.remove_file(dir, name, target);
         }
         if target.node.upper().is_some() {
             return Ok(None);
@@ -319,33 +317,11 @@ impl Overlay {
         Ok(())
     }
 
-    /// Has the kernel forget the spellings of a name that no longer means what it meant: those in `asked`, and the one
-    /// that was there if the kernel changed it under another. It knows of `known` itself.
-    pub(super) fn forget_spellings(&self, dir: &Node, there: &Spelled<'_>, asked: Vec<Box<[u8]>>, known: [Name<'_>; 2]) {
-        let there = match there {
-            Spelled::AsAsked(_) => None,
-            Spelled::Otherwise(name) => Some(&**name),
-        };
-        for spelling in asked.iter().map(|name| &**name).chain(there) {
-            if known.iter().all(|known| known.as_bytes() != spelling) {
-                self.invalidate.entry(dir.ino, spelling);
-            }
-        }
-    }
-
-    /// The spellings under which the kernel was told of `name` in `dir`, which is about to mean something else.
-    pub(super) fn take_asked(&self, dir: &Node, name: Name<'_>) -> Vec<Box<[u8]>> {
-        let Some(dir) = dir.dir.as_deref().filter(|dir| dir.mode().is_some()) else { return Vec::new() };
-        dir.index.lock().as_mut().map_or_else(Vec::new, |index| index.take_asked(name.as_bytes()))
-    }
-
-    /// Notes that the kernel has `asked` for what is spelled `there`.
-    pub(super) fn note_asked(&self, dir: &Node, there: Name<'_>, asked: Name<'_>) {
-        if there != asked
-            && let Some(dir) = &dir.dir
-            && let Some(index) = dir.index.lock().as_mut()
-        {
-            let _ = index.note_asked(there.as_bytes(), asked.as_bytes());
+    /// Has the kernel forget that a file may keep its entry, which it has brought along from a directory where that is so.
+    pub(super) fn forget_lasting(&self, node: &Node, from: &Node, (dir, name): (&Node, Name<'_>)) {
+        let folds = |dir: &Node| dir.dir.as_deref().is_some_and(|dir| dir.mode().is_some());
+        if !node.is_dir() && folds(dir) && !folds(from) {
+            self.invalidate.entry(dir.ino, name.as_bytes());
         }
     }
 

@@ -249,15 +249,6 @@ impl Overlay {
 
     /// Calls `act` with the index of `dir`, which is made if there is none. The caller holds the lock of the entries.
     pub(super) fn with_index<T>(&self, dir: &Arc<Node>, act: impl FnOnce(&DirIndex) -> T) -> Result<T> {
-        self.with_index_mut(dir, |index| act(index))
-    }
-
-    /// As [`with_index`](Self::with_index), for a change of it.
-    pub(super) fn with_index_mut<T>(
-        &self,
-        dir: &Arc<Node>,
-        act: impl FnOnce(&mut DirIndex) -> T,
-    ) -> Result<T> {
         let mut index = dir.directory()?.index.lock();
         if index.is_none() {
             *index = Some(self.make_index(dir)?);

@@ -41,10 +41,7 @@ impl Overlay {
         if let Some(waits) = self.hide_others(dir, there, None)? {
             return Ok(Some(waits));
         }
-        let asked = self.take_asked(dir, there);
-        let waits = self.remove_file(dir, there, target)?;
-        self.forget_spellings(dir, &spelled, asked, [name, name]);
-        Ok(waits)
+        self.remove_file(dir, there, target)
     }
 
     /// Removes the name of a file, which is `target`, or returns what has to be copied up for that. The caller holds the
@@ -109,7 +106,7 @@ impl Overlay {
         let dir = self.changing_dir(parent)?;
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
-        let (spelled, asked_for) = (self.spelled(&dir, name)?, name);
+        let spelled = self.spelled(&dir, name)?;
         let name = spelled.name()?;
         let target = self.target(&dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a directory"))?;
         let node = &target.node;
@@ -120,7 +117,6 @@ impl Overlay {
         while let Some(waits) = self.hide_others(&dir, name, None)? {
             self.copy_up(&waits.node, Keep::Attributes)?;
         }
-        let asked = self.take_asked(&dir, name);
         let needs_whiteout = self.lower_has(&dir, name)?;
         let dir_id = self.copy_up(&dir, Keep::All)?;
         let link = {
@@ -138,7 +134,6 @@ impl Overlay {
             state.take_link(&dir, name)
         };
         self.index_remove(&dir, name);
-        self.forget_spellings(&dir, &spelled, asked, [asked_for, asked_for]);
         if let Some(link) = link {
             self.table.release(&self.stack, &link.parent, 1);
         }

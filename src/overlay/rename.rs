@@ -114,7 +114,7 @@ impl Overlay {
         flags: RenameFlags,
     ) -> Result<bool> {
         let _parents = lock_both(dir, new_dir)?;
-        let (asked, new_asked) = (name, new_name);
+        let new_asked = new_name;
         let (spelled, new_spelled) = (self.spelled(dir, name)?, self.spelled(new_dir, new_name)?);
         let name = spelled.name()?;
         // Only the spelling of the entry changes, where it is the same entry that is replaced.
@@ -193,12 +193,13 @@ impl Overlay {
             None => self.move_entry(&source.node, source_id, &from, &to, None)?,
         }
         self.relink(&source.node, (dir, name), (new_dir, new_name));
-        let known = [asked, new_asked];
-        self.forget_spellings(dir, &spelled, self.take_asked(dir, name), known);
-        self.forget_spellings(new_dir, &new_spelled, self.take_asked(new_dir, new_name), known);
         self.index_remove(dir, name);
         self.index_insert(new_dir, new_name, &source.node);
-        self.note_asked(new_dir, new_name, new_asked);
+        self.forget_lasting(&source.node, dir, (new_dir, new_asked));
+        if new_name != new_asked && source.node.is_dir() {
+            // The kernel may not know that it has replaced this one.
+            self.invalidate.entry(new_dir.ino, new_name.as_bytes());
+        }
         Ok(true)
     }
 
@@ -235,7 +236,6 @@ impl Overlay {
         (new_dir, new_name): (&Arc<Node>, Name<'_>),
     ) -> Result<bool> {
         let _parents = lock_both(dir, new_dir)?;
-        let known = [name, new_name];
         let (spelled, new_spelled) = (self.spelled(dir, name)?, self.spelled(new_dir, new_name)?);
         let (name, new_name) = (spelled.name()?, new_spelled.name()?);
         let missing = Error::new(Errno::ENOENT, "exchange");
@@ -269,12 +269,10 @@ impl Overlay {
         self.upper()?.rename(from.spot(Some(one_id)), to.spot(Some(other_id)), RenameMode::Exchange)?;
         self.relink(&one.node, (dir, name), (new_dir, new_name));
         self.relink(&other.node, (new_dir, new_name), (dir, name));
-        self.forget_spellings(dir, &spelled, self.take_asked(dir, name), known);
-        self.forget_spellings(new_dir, &new_spelled, self.take_asked(new_dir, new_name), known);
         self.index_insert(dir, name, &other.node);
         self.index_insert(new_dir, new_name, &one.node);
-        self.note_asked(dir, name, known[0]);
-        self.note_asked(new_dir, new_name, known[1]);
+        self.forget_lasting(&one.node, dir, (new_dir, new_name));
+        self.forget_lasting(&other.node, new_dir, (dir, name));
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-//! What a waiting thread asked the kernel for: whether it renames within one directory, and what to what.
+//! What a waiting thread asked the kernel for: whether it renames within what looks like one directory, and what to what.
 //!
 //! Seen through `/proc` (the registers and the memory of a thread that waits in a system call), which takes the right to
 //! trace it: root has it, others for processes of their own unless the host forbids tracing. Who may not look sees nothing.
@@ -37,7 +37,8 @@ pub fn within_directory(thread: u32) -> Option<Renaming> {
     // A descriptor has 32 bits, whatever is above them.
     let directory = |at: Option<usize>| at.map(|at| argument(at).map(|value| value & 0xffff_ffff));
     let [old_directory, new_directory] = directories.map(directory);
-    let is_exchange = flags.and_then(argument).is_some_and(|flags| flags & u64::from(libc::RENAME_EXCHANGE) != 0);
+    let is_exchange =
+        flags.and_then(argument).is_some_and(|flags| flags & u64::from(libc::RENAME_EXCHANGE) != 0);
     if old_directory != new_directory || is_exchange {
         return None;
     }
@@ -64,11 +65,12 @@ fn text_at(memory: &fs::File, address: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The last names of two paths that are the same up to there.
+/// The last names of two paths that are the same up to there, case aside.
 fn names(old: &[u8], new: &[u8]) -> Option<Renaming> {
     let start = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
     let ((parent, old), (new_parent, new)) = (old.split_at(start(old)), new.split_at(start(new)));
-    (parent == new_parent && !old.is_empty() && !new.is_empty())
+    let plain = |path: &[u8]| String::from_utf8_lossy(path).to_lowercase();
+    (plain(parent) == plain(new_parent) && !old.is_empty() && !new.is_empty())
         .then(|| Renaming { old: old.to_vec(), new: new.to_vec() })
 }
 
@@ -81,6 +83,7 @@ mod tests {
         for (old, new, expected) in [
             ("a", "A", Some(("a", "A"))),
             ("/x/a", "/x/A", Some(("a", "A"))),
+            ("/X/a", "/x/A", Some(("a", "A"))),
             ("/x/a", "/y/A", None),
             ("a", "/A", None),
             ("x/", "x/", None),

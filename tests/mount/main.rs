@@ -15,6 +15,7 @@
 
 mod archives;
 mod attributes;
+mod casefold;
 mod damage;
 mod directory;
 mod exec;

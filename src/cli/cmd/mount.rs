@@ -382,7 +382,10 @@ mod tests {
         for (words, expected) in [
             (&["/usr", "/tmp"][..], "off"),
             (&["--casefold", "/usr", "/tmp"], "unicode"),
-            (&["--casefold=/b", "--casefold=/a/", "--casefold-mode", "Windows", "/usr", "/tmp"], "windows /a /b"),
+            (
+                &["--casefold=/b", "--casefold=/a/", "--casefold-mode", "Windows", "/usr", "/tmp"],
+                "windows /a /b",
+            ),
         ] {
             let plan = planned(words, 0).expect("a plan");
             assert_eq!(plan.stack.casefold.to_string(), expected, "{words:?}");
