@@ -570,7 +570,7 @@ proptest! {
     ) {
         let layers: Vec<_> = [lowest].into_iter().chain(middle).collect();
         let (layers, merged) = respell(&layers, seed);
-        let mut pair = Pair::with(&layers, merged, Some(Mode::Unicode));
+        let mut pair = Pair::with(&layers, &merged, Some(Mode::Unicode));
         pair.check();
         for op in &ops {
             pair.apply(op);

@@ -25,11 +25,11 @@ impl Pair {
     /// `layers`: the lowest first.
     pub(crate) fn new(layers: &[Tree]) -> Self {
         let merged = layers.iter().fold(Tree::empty(), |below, tree| tree.clone().over(below));
-        Self::with(layers, merged.plain(), None)
+        Self::with(layers, &merged.plain(), None)
     }
 
     /// The same with names folded; `merged` is what `layers` show together.
-    pub(crate) fn with(layers: &[Tree], merged: Tree, casefold: Option<Mode>) -> Self {
+    pub(crate) fn with(layers: &[Tree], merged: &Tree, casefold: Option<Mode>) -> Self {
         let scratch = scratch();
         let at = |name: &str| scratch.path().join(name);
         let mut lowers = Vec::new();
