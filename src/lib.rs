@@ -11,6 +11,7 @@ pub mod sys;
 pub mod config;
 pub mod dwarfs;
 
+pub mod casefold;
 pub mod vfs;
 
 pub mod layer;

@@ -50,6 +50,7 @@ enum Verb {
     Unshare(cmd::unshare::UnshareArgs),
     Overlay(cmd::overlay::OverlayArgs),
     Bind(cmd::bind::BindArgs),
+    Casefold(cmd::casefold::CasefoldArgs),
     Version(cmd::version::VersionArgs),
     Help(cmd::help::HelpArgs),
 }
@@ -113,6 +114,7 @@ fn tool() -> Outcome {
         Verb::Unshare(args) => cmd::unshare::run(&args),
         Verb::Overlay(args) => cmd::overlay::run(&args, &Terminal::new()),
         Verb::Bind(args) => cmd::bind::run(&args),
+        Verb::Casefold(args) => cmd::casefold::run(&args),
         Verb::Version(args) => cmd::version::run(&args),
         Verb::Help(args) => cmd::help::run(&args, &tool),
     }

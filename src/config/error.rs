@@ -39,6 +39,12 @@ pub enum ConfigError {
         /// The path as given.
         path: String,
     },
+    /// A subtree must be a plain path from the root.
+    #[error("cannot fold names in {path:?}: expected an absolute path inside, without . and ..")]
+    NotASubtree {
+        /// The path as given.
+        path: String,
+    },
     /// An identity that is not 32 hexadecimal digits.
     #[error("cannot read the image id {text:?}: expected 32 hexadecimal digits")]
     NotAnId {

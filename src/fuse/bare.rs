@@ -113,6 +113,10 @@ impl Listing {
         }
     }
 
+    fn whole(&mut self) -> reply::Plus<'_> {
+        reply::Plus { reply: &mut self.whole, lasting: FOREVER }
+    }
+
     fn put_words<const N: usize>(&mut self, words: [u64; N]) {
         for word in words {
             self.bytes.extend_from_slice(&word.to_ne_bytes());
@@ -165,7 +169,7 @@ impl DirPlusSink for Listing {
     }
 
     fn push(&mut self, entry: &Entry, name: &[u8], next: u64) -> Result<(), Full> {
-        self.whole.push(entry, name, next)?;
+        self.whole().push(entry, name, next)?;
         self.put_entry_out(entry);
         self.put_name(entry.ino, entry.attr.kind, name, next);
         Ok(())
@@ -180,7 +184,7 @@ impl DirPlusSink for Listing {
     }
 
     fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full> {
-        self.whole.push_plain(kind, name, next)?;
+        self.whole().push_plain(kind, name, next)?;
         self.bytes.resize(self.bytes.len() + ENTRY_OUT, 0);
         self.put_name(Ino::new(convert::UNKNOWN.0), kind, name, next);
         Ok(())

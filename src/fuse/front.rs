@@ -5,7 +5,13 @@
 //! the bit of WRITE arrives, so that the file system clears suid and sgid on truncate and chown by looking at the
 //! caller. INTERRUPT is refused, after which the kernel sends none: requests are short.
 
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt as _, path::Path, time::SystemTime};
+use std::{
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -22,6 +28,7 @@ use super::{
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
     reply,
     requests::{Request, Requests},
+    respell,
 };
 use crate::{
     sync::Arc,
@@ -37,12 +44,22 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 /// Largest length of a COPY_FILE_RANGE answer, which has 32 bits, in whole pages.
 const MAX_COPY: u64 = 0xffff_f000;
 
+/// The question for the flags of an object (`FS_IOC_GETFLAGS`), the same on all 64-bit architectures that Linux has in use.
+const GET_FLAGS: u32 = 0x8008_6601;
+
+/// "Names in this directory are folded" (`FS_CASEFOLD_FL`): Wine looks for it, and then does not search by itself.
+const FOLDS_NAMES: u32 = 0x4000_0000;
+
 /// A file system with the way it is served.
 pub(super) struct Front {
     fs: Arc<dyn FileSystem>,
     options: Options,
     /// Whether nothing in the tree has or can get extended attributes.
     no_xattrs: bool,
+    /// Whether any directory folds names.
+    folds_names: bool,
+    /// Whether entries may be found and changed under several names, so that those of files do not last.
+    respells: bool,
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
     requests: Arc<Requests>,
@@ -65,16 +82,9 @@ impl Front {
     ) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
-        Self {
-            options,
-            no_xattrs,
-            writes_back: options.writes_back(read_only),
-            fs,
-            requests,
-            attention,
-            fill,
-            lister,
-        }
+        let (folds_names, writes_back) = (fs.folds_names(), options.writes_back(read_only));
+        let respells = folds_names && !read_only;
+        Self { fs, options, no_xattrs, folds_names, respells, writes_back, requests, attention, fill, lister }
     }
 }
 
@@ -83,6 +93,13 @@ impl Front {
     fn begin(&self, request: Request) -> Next<'_> {
         self.requests.note(request);
         self.attention.next()
+    }
+
+    /// How long the kernel may believe that an object of this kind is what it found in `parent`.
+    fn lasting(&self, parent: Ino, kind: FileKind) -> Duration {
+        let changes =
+            self.respells && kind != FileKind::Directory && self.fs.is_folded(parent).unwrap_or(true);
+        if changes { Duration::ZERO } else { FOREVER }
     }
 }
 
@@ -101,14 +118,21 @@ impl Filesystem for Front {
 
     fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let _next = self.begin(Request::Lookup);
-        let work = || self.fs.lookup(ino(parent), named(name)?);
+        let work = || {
+            let (parent, name) = (ino(parent), named(name)?);
+            let found = self.fs.lookup(parent, name)?;
+            Ok(match found {
+                Lookup::Respelled(_) => respell::told(&*self.fs, request.pid(), parent, name, found),
+                found => found,
+            })
+        };
         reply::answer(request, reply, work, |reply, found| {
-            if let (Some(lister), Lookup::Found(entry)) = (&self.lister, &found)
+            if let (Some(lister), Lookup::Found(entry) | Lookup::Respelled(entry)) = (&self.lister, &found)
                 && entry.attr.kind != FileKind::Directory
             {
                 lister.wanted(ino(parent));
             }
-            reply::lookup(reply, &found);
+            reply::lookup(reply, &found, |kind| self.lasting(ino(parent), kind));
         });
     }
 
@@ -172,7 +196,9 @@ impl Filesystem for Front {
             let rdev = convert::decode_device(rdev);
             self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev)
         };
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn mkdir(
@@ -186,7 +212,9 @@ impl Filesystem for Front {
     ) {
         let _next = self.begin(Request::MkDir);
         let work = || self.fs.mkdir(creator(request, umask), ino(parent), named(name)?, perm(mode));
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -212,7 +240,9 @@ impl Filesystem for Front {
         let _next = self.begin(Request::SymLink);
         let target = target.as_os_str().as_bytes();
         let work = || self.fs.symlink(caller(request), ino(parent), named(name)?, target);
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn rename(
@@ -229,7 +259,11 @@ impl Filesystem for Front {
         let work = || {
             let flags =
                 RenameFlags::from_bits(flags.bits()).ok_or_else(|| invalid("rename with these flags"))?;
-            self.fs.rename(ino(parent), named(name)?, ino(new_parent), named(new_name)?, flags)
+            let (from, to) = ((ino(parent), named(name)?), (ino(new_parent), named(new_name)?));
+            if self.folds_names {
+                respell::check_replaced(&*self.fs, caller(request), from, to)?;
+            }
+            self.fs.rename(from.0, from.1, to.0, to.1, flags)
         };
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -244,7 +278,9 @@ impl Filesystem for Front {
     ) {
         let _next = self.begin(Request::Link);
         let work = || self.fs.link(ino(node), ino(parent), named(name)?);
-        reply::answer(request, reply, work, |reply, entry| reply::entry(reply, &entry));
+        reply::answer(request, reply, work, |reply, entry| {
+            reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
+        });
     }
 
     fn create(
@@ -264,7 +300,8 @@ impl Filesystem for Front {
         let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH;
         reply::answer(request, reply, work, |reply, entry| {
             let generation = Generation(entry.generation);
-            reply.created(&FOREVER, &convert::entry(&entry), generation, NO_HANDLE, flags);
+            let lasting = self.lasting(ino(parent), FileKind::Regular);
+            reply.created(&lasting, &convert::entry(&entry), generation, NO_HANDLE, flags);
         });
     }
 
@@ -377,12 +414,11 @@ impl Filesystem for Front {
                 reply.send(lister.device(), request.unique().0);
             });
         }
-        reply::fill(
-            request,
-            reply,
-            |sink| self.fs.readdirplus(ino(dir), offset, sink),
-            ReplyDirectoryPlus::ok,
-        );
+        let fill = |reply: &mut ReplyDirectoryPlus| {
+            let lasting = self.lasting(ino(dir), FileKind::Regular);
+            self.fs.readdirplus(ino(dir), offset, &mut reply::Plus { reply, lasting })
+        };
+        reply::fill(request, reply, fill, ReplyDirectoryPlus::ok);
     }
 
     fn fsyncdir(
@@ -457,17 +493,21 @@ impl Filesystem for Front {
 
     fn ioctl(
         &self,
-        _: &fuser::Request,
-        _: INodeNo,
+        request: &fuser::Request,
+        node: INodeNo,
         _: FileHandle,
         _: IoctlFlags,
-        _: u32,
+        command: u32,
         _: &[u8],
         _: u32,
         reply: ReplyIoctl,
     ) {
         let _next = self.begin(Request::Ioctl);
-        reply.error(fuser::Errno::ENOTTY);
+        if !self.folds_names || command != GET_FLAGS {
+            return reply.error(fuser::Errno::ENOTTY);
+        }
+        let work = || Ok(if self.fs.is_folded(ino(node))? { FOLDS_NAMES } else { 0 });
+        reply::answer(request, reply, work, |reply, flags| reply.ioctl(0, &flags.to_ne_bytes()));
     }
 
     fn fallocate(

@@ -25,6 +25,7 @@ mod notify;
 mod options;
 mod reply;
 mod requests;
+mod respell;
 mod session;
 
 pub use notify::Notices;

@@ -116,17 +116,20 @@ pub(super) fn silently(work: impl FnOnce()) {
 }
 
 /// Answers a look-up; an absent name is an entry without an inode, or `ENOENT` where it must be asked for again.
-pub(super) fn lookup(reply: fuser::ReplyEntry, found: &Lookup) {
+pub(super) fn lookup(reply: fuser::ReplyEntry, found: &Lookup, lasting: impl FnOnce(FileKind) -> Duration) {
     match found {
-        Lookup::Found(entry) => self::entry(reply, entry),
+        Lookup::Found(entry) | Lookup::Respelled(entry) => {
+            self::entry(reply, entry, lasting(entry.attr.kind));
+        }
         Lookup::Absent => reply.entry(&convert::FOREVER, &convert::absent(), Generation(0)),
         Lookup::AbsentUncached => reply.error(fuser::Errno::ENOENT),
     }
 }
 
-/// Answers with an entry.
-pub(super) fn entry(reply: fuser::ReplyEntry, entry: &Entry) {
-    reply.entry(&convert::FOREVER, &convert::entry(entry), Generation(entry.generation));
+/// Answers with an entry that lasts so long.
+pub(super) fn entry(reply: fuser::ReplyEntry, entry: &Entry, lasting: Duration) {
+    let attr = convert::entry(entry);
+    reply.entry_with_ttls(&convert::FOREVER, &lasting, &attr, Generation(entry.generation));
 }
 
 /// Answers a question for an attribute's value or for the list of names: its length for `size` 0.
@@ -145,13 +148,20 @@ impl DirSink for ReplyDirectory {
     }
 }
 
-impl DirPlusSink for ReplyDirectoryPlus {
+/// A listing with attributes, with how long entries of files last.
+pub(super) struct Plus<'a> {
+    pub(super) reply: &'a mut ReplyDirectoryPlus,
+    pub(super) lasting: Duration,
+}
+
+impl DirPlusSink for Plus<'_> {
     fn push(&mut self, entry: &Entry, name: &[u8], next: u64) -> Result<(), Full> {
-        let full = self.add(
+        let is_dir = entry.attr.kind == FileKind::Directory;
+        let full = self.reply.add(
             INodeNo(entry.ino.get()),
             next,
             OsStr::from_bytes(name),
-            &convert::FOREVER,
+            if is_dir { &convert::FOREVER } else { &self.lasting },
             &convert::entry(entry),
             Generation(entry.generation),
         );
@@ -159,7 +169,7 @@ impl DirPlusSink for ReplyDirectoryPlus {
     }
 
     fn push_plain(&mut self, kind: FileKind, name: &[u8], next: u64) -> Result<(), Full> {
-        let full = self.add(
+        let full = self.reply.add(
             convert::UNKNOWN,
             next,
             OsStr::from_bytes(name),

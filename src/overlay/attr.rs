@@ -19,7 +19,10 @@ const GROUP_EXECUTE: u16 = 0o010;
 impl Overlay {
     pub(super) fn do_getattr(&self, ino: Ino) -> Result<Attr> {
         let _topology = self.topology.read();
-        self.attr_of(&*self.table.get(ino)?)
+        match self.table.get(ino) {
+            Ok(node) => self.attr_of(&node),
+            Err(error) => self.attr_of_marker(ino).ok_or(error),
+        }
     }
 
     /// Attributes of `node` as programs see them.

@@ -3,6 +3,7 @@
 use super::{
     Overlay,
     copy_up::Keep,
+    fold::Spelled,
     marks::{ACL, DEFAULT_ACL, OPAQUE, YES},
     node::Node,
     stack::Found,
@@ -96,6 +97,9 @@ impl Overlay {
     /// Looks whether `name` can be made in `dir`.
     pub(super) fn vacancy(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Vacancy> {
         let (dir_upper, _) = dir.parts();
+        if let Spelled::Otherwise(_) = self.spelled(dir, name)? {
+            return Err(Error::new(Errno::EEXIST, "make a name"));
+        }
         if let Some(dir_upper) = dir_upper
             && let Some(attr) = self.upper()?.peek(dir_upper, name)?
         {

@@ -152,6 +152,14 @@ impl FileSystem for Overlay {
         self.do_statfs()
     }
 
+    fn is_folded(&self, dir: Ino) -> Result<bool> {
+        self.do_is_folded(dir)
+    }
+
+    fn folds_names(&self) -> bool {
+        self.options.casefold.is_some()
+    }
+
     fn is_read_only(&self) -> bool {
         self.stack.upper().is_none()
     }

@@ -165,7 +165,7 @@ impl Overlay {
             && let Some(index) = dir.index.lock().as_mut()
         {
             // Entries that nobody holds have the numbers of the layer from now on.
-            index.forget_inos();
+            index.rebase(to.layer);
         }
     }
 

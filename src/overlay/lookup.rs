@@ -36,7 +36,11 @@ impl Overlay {
     pub(super) fn do_lookup(&self, parent: Ino, name: Name<'_>) -> Result<Lookup> {
         let _topology = self.topology.read();
         let dir = self.table.get(parent)?;
-        let _entries = dir.directory()?.lock.read();
+        let directory = dir.directory()?;
+        let _entries = directory.lock.read();
+        if directory.mode().is_some() {
+            return self.lookup_folded(&dir, name);
+        }
         Ok(self.entry(&dir, name, || self.find(&dir, name))?.map_or(Lookup::Absent, Lookup::Found))
     }
 

@@ -9,6 +9,7 @@
 //!   merge.rs      which objects make up a name (pure), marks.rs the attributes that have a meaning for it
 //!   node.rs       an object that the kernel knows; table.rs all of them
 //!   lookup.rs     from a name to a node
+//!   fold.rs       names that differ in spelling alone
 //!   dir_index.rs  a merged directory's entries with stable offsets; read_dir.rs lists them
 //!   copy_up.rs    from a layer to the upper; links.rs keeps names of one file names of one file
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
@@ -40,6 +41,7 @@ mod dir_index;
 mod export;
 mod file_system;
 mod find;
+mod fold;
 mod freeze;
 mod layers_view;
 mod link;
@@ -64,6 +66,7 @@ use crate::{
 };
 
 pub use export::ExportError;
+pub use fold::Folding;
 pub use freeze::FreezeGuard;
 pub use layers_view::LayersView;
 use node::Node;
@@ -79,6 +82,8 @@ pub struct OverlayOptions {
     pub squash: Option<Squash>,
     /// Files of at least this many bytes are copied up without their data where only attributes change.
     pub smallest_without_data: u64,
+    /// Where names that differ in spelling alone are one name.
+    pub casefold: Option<Folding>,
 }
 
 /// Shorter files are copied whole at no noticeable price, and need nothing below them afterwards.
@@ -86,7 +91,7 @@ const SMALLEST_WITHOUT_DATA: u64 = 128 << 10;
 
 impl Default for OverlayOptions {
     fn default() -> Self {
-        Self { volatile: false, squash: None, smallest_without_data: SMALLEST_WITHOUT_DATA }
+        Self { volatile: false, squash: None, smallest_without_data: SMALLEST_WITHOUT_DATA, casefold: None }
     }
 }
 
@@ -148,6 +153,9 @@ impl Overlay {
         let stack = Stack::new(layers, upper)?;
         let table = Table::default();
         let root = table.insert_root(stack.merge_roots()?);
+        if let (Some(folding), Some(dir)) = (&options.casefold, &root.dir) {
+            let _ = dir.folded.set(folding.of_root());
+        }
         Ok(Self {
             stack,
             table,

@@ -4,10 +4,10 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::{acl::HandsDown, dir_index::DirIndex, links::Links, stack::is_private_ino};
+use super::{acl::HandsDown, dir_index::DirIndex, fold::Folded, links::Links, stack::is_private_ino};
 use crate::{
     sync::{
-        Arc, Mutex, RwLock,
+        Arc, Mutex, OnceLock, RwLock,
         atomic::{AtomicU8, AtomicU64},
     },
     vfs::{Errno, Error, FileKind, Ino, Name, NodeId, RefCount, Result},
@@ -137,6 +137,8 @@ pub(super) struct Directory {
     pub(super) impure: AtomicU8,
     /// Whether new entries get an access control list from it.
     pub(super) hands_down: HandsDown,
+    /// Whether names in it are folded; nothing where none are in the whole tree.
+    pub(super) folded: OnceLock<Folded>,
 }
 
 /// Where the data of a file are.

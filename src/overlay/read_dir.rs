@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use super::{
     Overlay,
-    dir_index::{DOT, DOT_DOT, DirIndex, IndexEntry},
+    dir_index::{DOT, DOT_DOT, DirIndex, IndexEntry, TOP},
     lookup::choose_ino,
     marks::Marks,
     node::{LowerRef, Lowers, Node, Object},
@@ -106,10 +106,15 @@ impl Overlay {
         let offset = offset.max(DOT_DOT);
         let directory = dir.directory()?;
         let (upper, lowers) = dir.parts();
-        if let (None, [only]) = (upper, lowers.as_slice())
-            && directory.index.lock().is_none()
-        {
-            return self.stream(*only, offset, show);
+        if let (None, [only]) = (upper, lowers.as_slice()) {
+            // A folded one is indexed, and shows all that the layer has unless names meet in it.
+            let streams = match directory.mode() {
+                None => directory.index.lock().is_none(),
+                Some(_) => self.with_index(dir, DirIndex::is_plain)?,
+            };
+            if streams {
+                return self.stream(*only, offset, show);
+            }
         }
         self.with_index(dir, |_| ())?;
         let mut at = offset;
@@ -119,7 +124,7 @@ impl Overlay {
             if batch.is_empty() {
                 return Ok(());
             }
-            for (next, IndexEntry { name, kind, ino }) in batch {
+            for (next, IndexEntry { name, kind, ino, .. }) in batch {
                 at = next;
                 if show(Shown { name: &name, kind, ino, node: None, next })?.is_break() {
                     return Ok(());
@@ -234,7 +239,7 @@ impl Overlay {
         if let Some(dir) = &dir.dir
             && let Some(index) = dir.index.lock().as_mut()
         {
-            index.insert(name.as_bytes(), node.kind, node.lasting_ino());
+            index.insert(name.as_bytes(), node.kind, node.lasting_ino(), TOP);
         }
     }
 
@@ -243,7 +248,7 @@ impl Overlay {
         if let Some(dir) = &dir.dir
             && let Some(index) = dir.index.lock().as_mut()
         {
-            index.change(name.as_bytes(), node.kind, node.lasting_ino());
+            index.change(name.as_bytes(), node.kind, node.lasting_ino(), TOP);
         }
     }
 
@@ -257,7 +262,7 @@ impl Overlay {
     }
 
     /// Calls `act` with the index of `dir`, which is made if there is none. The caller holds the lock of the entries.
-    fn with_index<T>(&self, dir: &Arc<Node>, act: impl FnOnce(&DirIndex) -> T) -> Result<T> {
+    pub(super) fn with_index<T>(&self, dir: &Arc<Node>, act: impl FnOnce(&DirIndex) -> T) -> Result<T> {
         let mut index = dir.directory()?.index.lock();
         if index.is_none() {
             *index = Some(self.make_index(dir)?);
@@ -267,16 +272,16 @@ impl Overlay {
 
     /// Merges the entries of `dir`, from the lowest layer upwards.
     fn make_index(&self, dir: &Arc<Node>) -> Result<DirIndex> {
-        let mut index = DirIndex::default();
+        let mut index = DirIndex::new(dir.directory()?.mode());
         let (upper, lowers) = dir.parts();
         let single = lowers.as_slice().len() == 1;
         for lower in lowers.as_slice().iter().rev() {
             let layer = self.stack.layer(lower.layer)?;
             let at = |entry: &LayerEntry<'_>| single.then_some(entry.next + DOT_DOT);
-            add_entries(&mut index, &*layer, lower.node, at)?;
+            add_entries(&mut index, (lower.layer, &*layer), lower.node, at)?;
         }
         if let (Some(upper), Some(id)) = (self.stack.upper(), upper) {
-            add_entries(&mut index, &**upper, id, |_| None)?;
+            add_entries(&mut index, (TOP, &**upper), id, |_| None)?;
         }
         Ok(index)
     }
@@ -285,7 +290,7 @@ impl Overlay {
 /// Lays the entries of one directory over an index.
 fn add_entries<L: Layer + ?Sized>(
     index: &mut DirIndex,
-    layer: &L,
+    (number, layer): (u32, &L),
     dir: NodeId,
     at: impl Fn(&LayerEntry<'_>) -> Option<u64>,
 ) -> Result<()> {
@@ -295,8 +300,8 @@ fn add_entries<L: Layer + ?Sized>(
         match is_whiteout(layer, dir, &entry) {
             Ok(true) => index.remove(name),
             Ok(false) => match at(&entry) {
-                Some(offset) => index.insert_at(offset, name, entry.kind, None),
-                None => index.insert(name, entry.kind, None),
+                Some(offset) => index.insert_at(offset, name, entry.kind, None, number),
+                None => index.insert(name, entry.kind, None, number),
             },
             Err(error) => {
                 result = Err(error);

@@ -32,11 +32,27 @@ impl Overlay {
     fn unlink_now(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Option<Target<'_>>> {
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
-        let target = self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a name"))?;
-        let node = &target.node;
-        if node.is_dir() {
+        let spelled = self.spelled(dir, name)?;
+        let there = spelled.name()?;
+        let target = self.target(dir, there)?.ok_or(Error::new(Errno::ENOENT, "remove a name"))?;
+        if target.node.is_dir() {
             return Err(Error::new(Errno::EISDIR, "remove the name of a file"));
         }
+        if let Some(waits) = self.hide_others(dir, there, None)? {
+            return Ok(Some(waits));
+        }
+        self.remove_file(dir, there, target)
+    }
+
+    /// Removes the name of a file, which is `target`, or returns what has to be copied up for that. The caller holds the
+    /// lock of the entries.
+    pub(super) fn remove_file<'a>(
+        &'a self,
+        dir: &Arc<Node>,
+        name: Name<'_>,
+        target: Target<'a>,
+    ) -> Result<Option<Target<'a>>> {
+        let node = &target.node;
         if self.must_be_indexed(node) {
             return Ok(Some(target));
         }
@@ -90,11 +106,16 @@ impl Overlay {
         let dir = self.changing_dir(parent)?;
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
+        let spelled = self.spelled(&dir, name)?;
+        let name = spelled.name()?;
         let target = self.target(&dir, name)?.ok_or(Error::new(Errno::ENOENT, "remove a directory"))?;
         let node = &target.node;
         let _children = node.directory()?.lock.write();
         if !self.is_empty(node)? {
             return Err(Error::new(Errno::ENOTEMPTY, "remove a directory"));
+        }
+        while let Some(waits) = self.hide_others(&dir, name, None)? {
+            self.copy_up(&waits.node, Keep::Attributes)?;
         }
         let needs_whiteout = self.lower_has(&dir, name)?;
         let dir_id = self.copy_up(&dir, Keep::All)?;

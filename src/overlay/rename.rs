@@ -9,6 +9,7 @@
 use super::{
     Overlay,
     copy_up::Keep,
+    fold::Spelled,
     lookup::{IMPURE_NO, IMPURE_YES, Target},
     marks::{IMPURE, OPAQUE, REDIRECT, YES},
     node::{Contents, Node},
@@ -73,6 +74,8 @@ impl Overlay {
                 true => self.prepare(&new_dir, new_name, keep)?,
                 false => self.prepare_replaced(&new_dir, new_name)?,
             }
+            self.prepare_hidden(&dir, name)?;
+            self.prepare_hidden(&new_dir, new_name)?;
         }
         Err(Error::new(Errno::EIO, "rename what is not copied up"))
     }
@@ -81,7 +84,8 @@ impl Overlay {
     fn prepare(&self, dir: &Arc<Node>, name: Name<'_>, keep: Keep) -> Result<()> {
         let target = {
             let _entries = dir.directory()?.lock.read();
-            self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "rename"))?
+            let there = self.spelled(dir, name)?;
+            self.target(dir, there.name()?)?.ok_or(Error::new(Errno::ENOENT, "rename"))?
         };
         if !target.node.is_dir() {
             self.copy_up(&target.node, keep)?;
@@ -93,7 +97,8 @@ impl Overlay {
     fn prepare_replaced(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
         let target = {
             let _entries = dir.directory()?.lock.read();
-            self.target(dir, name)?
+            let there = self.spelled(dir, name)?;
+            self.target(dir, there.name()?)?
         };
         if let Some(target) = target.filter(|target| self.must_be_indexed(&target.node)) {
             self.copy_up(&target.node, Keep::Attributes)?;
@@ -109,8 +114,16 @@ impl Overlay {
         flags: RenameFlags,
     ) -> Result<bool> {
         let _parents = lock_both(dir, new_dir)?;
+        let new_asked = new_name;
+        let (spelled, new_spelled) = (self.spelled(dir, name)?, self.spelled(new_dir, new_name)?);
+        let name = spelled.name()?;
+        // Only the spelling of the entry changes, where it is the same entry that is replaced.
+        let respells = Arc::ptr_eq(dir, new_dir)
+            && matches!(new_spelled, Spelled::Otherwise(_))
+            && new_spelled.name()? == name;
+        let new_name = if respells { new_asked } else { new_spelled.name()? };
         let source = self.target(dir, name)?.ok_or(Error::new(Errno::ENOENT, "rename"))?;
-        let replaced = self.target(new_dir, new_name)?;
+        let replaced = if respells { None } else { self.target(new_dir, new_name)? };
         if replaced.is_some() && flags == RenameFlags::NOREPLACE {
             return Err(Error::new(Errno::EEXIST, "rename"));
         }
@@ -124,6 +137,7 @@ impl Overlay {
         }
         self.check_not_removed(new_dir)?;
         check_kinds(&source.node, replaced.as_ref().map(|target| &target.node))?;
+        self.check_same_folding(&source.node, new_dir, new_name)?;
         let _replaced_entries = match &replaced {
             Some(target) if target.node.is_dir() => {
                 let guard = target.node.directory()?.lock.write();
@@ -138,6 +152,11 @@ impl Overlay {
             return Ok(false);
         }
         let Some(source_id) = self.movable(&source)? else { return Ok(false) };
+        if self.hide_others(dir, name, Some(new_name))?.is_some()
+            || (replaced.is_some() && self.hide_others(new_dir, new_name, Some(name))?.is_some())
+        {
+            return Ok(false);
+        }
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&source, source_id, &from)?;
@@ -179,6 +198,11 @@ impl Overlay {
         self.relink(&source.node, (dir, name), (new_dir, new_name));
         self.index_remove(dir, name);
         self.index_insert(new_dir, new_name, &source.node);
+        self.forget_lasting(&source.node, dir, (new_dir, new_asked));
+        if new_name != new_asked && source.node.is_dir() {
+            // The kernel may not know that it has replaced this one.
+            self.invalidate.entry(new_dir.ino, new_name.as_bytes());
+        }
         Ok(true)
     }
 
@@ -222,6 +246,8 @@ impl Overlay {
         (new_dir, new_name): (&Arc<Node>, Name<'_>),
     ) -> Result<bool> {
         let _parents = lock_both(dir, new_dir)?;
+        let (spelled, new_spelled) = (self.spelled(dir, name)?, self.spelled(new_dir, new_name)?);
+        let (name, new_name) = (spelled.name()?, new_spelled.name()?);
         let missing = Error::new(Errno::ENOENT, "exchange");
         let Some(one) = self.target(dir, name)? else { return Err(missing) };
         let Some(other) = self.target(new_dir, new_name)? else { return Err(missing) };
@@ -230,9 +256,16 @@ impl Overlay {
         if Arc::ptr_eq(&one.node, &other.node) {
             return Ok(true);
         }
+        self.check_same_folding(&one.node, new_dir, new_name)?;
+        self.check_same_folding(&other.node, dir, name)?;
         let (Some(one_id), Some(other_id)) = (self.movable(&one)?, self.movable(&other)?) else {
             return Ok(false);
         };
+        if self.hide_others(dir, name, Some(new_name))?.is_some()
+            || self.hide_others(new_dir, new_name, Some(name))?.is_some()
+        {
+            return Ok(false);
+        }
         let from = self.side(dir, name)?;
         let to = self.side(new_dir, new_name)?;
         self.give_name(&one, one_id, &from)?;
@@ -248,6 +281,8 @@ impl Overlay {
         self.relink(&other.node, (new_dir, new_name), (dir, name));
         self.index_insert(dir, name, &other.node);
         self.index_insert(new_dir, new_name, &one.node);
+        self.forget_lasting(&one.node, dir, (new_dir, new_name));
+        self.forget_lasting(&other.node, new_dir, (dir, name));
         Ok(true)
     }
 

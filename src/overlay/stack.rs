@@ -33,7 +33,7 @@ pub(super) struct Stack {
 
 /// What a name stands for. Holds a reference on each of its objects, and gives them back unless they are taken.
 pub(super) struct Found<'a> {
-    stack: &'a Stack,
+    pub(super) stack: &'a Stack,
     /// Attributes of the topmost object.
     pub(super) attr: Attr,
     pub(super) upper: Option<NodeId>,

@@ -116,6 +116,9 @@ impl Table {
 
     /// Notes that `node` has `name` in `parent`.
     pub(super) fn add_link(&self, node: &Arc<Node>, parent: &Arc<Node>, name: Name<'_>) {
+        if let (Some(directory), Some(parent)) = (&node.dir, &parent.dir) {
+            directory.inherit_folding(parent, name);
+        }
         let mut state = node.state.lock();
         if state.link_position(parent, name).is_none() && parent.refs.try_retain() {
             state.links.push(Link { parent: Arc::clone(parent), name: name.as_bytes().into() });

@@ -177,7 +177,7 @@ impl Walk<'_> {
 
     fn below_entry(&self, directory: Ino, name: Name<'_>) -> Result<Option<(Ino, Attr)>> {
         Ok(match self.below.lookup(directory, name)? {
-            Lookup::Found(entry) => Some((entry.ino, entry.attr)),
+            Lookup::Found(entry) | Lookup::Respelled(entry) => Some((entry.ino, entry.attr)),
             Lookup::Absent | Lookup::AbsentUncached => None,
         })
     }

@@ -13,7 +13,7 @@ use thiserror::Error;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
-    config::{CasefoldMode, OverlayKind},
+    config::{Casefold, CasefoldMode, OverlayKind},
     instance::accounts::{self, User},
     sys::users::Ids,
 };
@@ -43,6 +43,18 @@ pub enum CasefoldChoice {
     Off,
     /// This mode, whatever the image says.
     On(CasefoldMode),
+}
+
+impl CasefoldChoice {
+    /// What a mount folds whose own setting is `stored`; its subtrees stay.
+    #[must_use]
+    pub fn over(self, stored: &Casefold) -> Casefold {
+        match self {
+            Self::Off => Casefold::default(),
+            Self::On(mode) if stored.on => Casefold { mode, ..stored.clone() },
+            Self::On(mode) => Casefold { on: true, mode, subtrees: Vec::new() },
+        }
+    }
 }
 
 /// The variables that the engine reads (`FIM_*`).
@@ -336,6 +348,11 @@ mod tests {
         assert_eq!(choices.log, LevelFilter::DEBUG);
         assert_eq!(choices.casefold, Some(CasefoldChoice::On(CasefoldMode::Ascii)));
         assert_eq!(choices.overlay, Some(OverlayKind::Kernel));
+        let stored = Casefold::new(CasefoldMode::Windows, &["/a".to_owned()]).unwrap();
+        let over = |choice: CasefoldChoice, stored: &Casefold| choice.over(stored).to_string();
+        assert_eq!(over(CasefoldChoice::On(CasefoldMode::Ascii), &stored), "ascii /a");
+        assert_eq!(over(CasefoldChoice::On(CasefoldMode::Ascii), &Casefold::default()), "ascii");
+        assert_eq!(over(CasefoldChoice::Off, &stored), "off");
         assert_eq!(choices.layers, [PathBuf::from("/a"), PathBuf::from("/b c")]);
         assert_eq!(choices.cache_size, Some(2 << 30));
         assert_eq!(choices.threads, NonZeroUsize::new(3));

@@ -220,6 +220,7 @@ impl Ground {
             merger: self.merger(host)?,
             source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
             session,
+            casefold: self.site.casefold.to_string(),
             fresh: request.record.is_some(),
             dirs: &self.site.app,
         };

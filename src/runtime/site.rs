@@ -14,6 +14,7 @@ use super::{
     tools::{self, ToolPaths},
 };
 use crate::{
+    config::Casefold,
     image::ImageFile,
     instance::{
         ServerKey,
@@ -34,6 +35,8 @@ pub struct Site {
     pub key: ServerKey,
     /// Layers that are not in the image, lowest first.
     pub layers: Vec<PathBuf>,
+    /// Which names are one: as stored, unless the environment says otherwise.
+    pub casefold: Casefold,
 }
 
 impl Site {
@@ -53,7 +56,9 @@ impl Site {
         let data = data_dirs(host, image.path(), &image_id)?;
         let key = ServerKey::new(&image_id, data.identity()?);
         let layers = further_layers(&host.choices.layers, Some(data.layers()))?;
-        Ok(Self { image, app, data, key, layers })
+        let stored = &image.settings().casefold;
+        let casefold = host.choices.casefold.map_or_else(|| stored.clone(), |choice| choice.over(stored));
+        Ok(Self { image, app, data, key, layers, casefold })
     }
 
     /// The stack: the archives of the image, the further layers, and the upper.
@@ -62,6 +67,7 @@ impl Site {
         let (image, settings) = (self.image.path(), self.image.settings());
         StackPlan {
             profile: settings.profile.as_ref().map(|_| ProfileSource::Image(image.to_owned())),
+            casefold: self.casefold.clone(),
             ..plan::stack(image, self.image.table(), self.layers.clone(), &self.data)
         }
     }

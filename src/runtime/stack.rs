@@ -17,6 +17,8 @@ use super::{
     profile::{self, Prefetcher, ProfileError, Recording},
 };
 use crate::{
+    casefold::Mode,
+    config::{Casefold, CasefoldMode},
     dwarfs::{
         self,
         read::{Archive, BlockCache, CacheOptions, Index, Place},
@@ -24,7 +26,7 @@ use crate::{
     fuse::Notices,
     image::{ImageError, ImageFile},
     layer::{ArchiveLayer, HostDir, HostUpper, UpperError},
-    overlay::{Overlay, OverlayOptions, Squash},
+    overlay::{Folding, Overlay, OverlayOptions, Squash},
     sync::{Arc, Weak, thread},
     sys::{
         ram,
@@ -64,6 +66,8 @@ pub struct StackPlan {
     pub record: Option<PathBuf>,
     /// What reads the archives.
     pub reader: Reader,
+    /// Which names are one.
+    pub casefold: Casefold,
 }
 
 /// Where an access profile comes from.
@@ -275,7 +279,8 @@ impl MountStack {
         let prefetcher = prefetcher.transpose()?;
         let layers = layers.into_iter().map(|layer| recorded(recording.as_deref(), layer)).collect();
         let upper = plan.upper.as_ref().map(open_upper).transpose()?;
-        let options = OverlayOptions { squash: squash()?, ..OverlayOptions::default() };
+        let (squash, casefold) = (squash()?, folding(&plan.casefold));
+        let options = OverlayOptions { squash, casefold, ..OverlayOptions::default() };
         let notices = Notices::new();
         let overlay =
             Overlay::new(layers, upper, options, Arc::clone(&notices) as _).map_err(Error::Merge)?;
@@ -298,6 +303,16 @@ impl MountStack {
         let layer = open_archive(&Arc::new(opened), file, place, &self.cache)?;
         Ok(recorded(self.recording.as_deref(), Arc::new(layer)))
     }
+}
+
+/// How the overlay is to fold names.
+fn folding(casefold: &Casefold) -> Option<Folding> {
+    let mode = match casefold.mode {
+        CasefoldMode::Unicode => Mode::Unicode,
+        CasefoldMode::Windows => Mode::Windows,
+        CasefoldMode::Ascii => Mode::Ascii,
+    };
+    casefold.on.then(|| Folding::new(mode, &casefold.subtrees))
 }
 
 /// Layers that are open, lowest first.

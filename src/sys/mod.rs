@@ -20,6 +20,7 @@ pub mod process;
 pub mod pty;
 pub mod ram;
 pub mod ready;
+pub mod renaming;
 pub mod scan;
 pub mod scm;
 pub mod signal;

@@ -44,6 +44,8 @@ pub struct Entry {
 pub enum Lookup {
     /// The entry; the kernel holds one more look-up on it.
     Found(Entry),
+    /// The entry, which has the name in another spelling; the kernel holds one more look-up on it.
+    Respelled(Entry),
     /// No such entry, and the kernel may remember that until it is told otherwise.
     Absent,
     /// No such entry, and the kernel must ask again next time.
@@ -256,6 +258,15 @@ pub trait FileSystem: Send + Sync {
 
     /// Figures of the file system as a whole.
     fn statfs(&self) -> Result<FsStat>;
+    /// Whether names in the directory `dir` that differ in spelling alone are one name.
+    fn is_folded(&self, dir: Ino) -> Result<bool> {
+        let _ = dir;
+        Ok(false)
+    }
+    /// Whether any directory folds names.
+    fn folds_names(&self) -> bool {
+        false
+    }
     /// Whether nothing can be changed through it.
     fn is_read_only(&self) -> bool;
 }

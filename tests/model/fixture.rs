@@ -64,7 +64,7 @@ impl Fixture {
     pub(crate) fn ino(&self, path: &str) -> Ino {
         path.split('/').filter(|name| !name.is_empty()).fold(Ino::ROOT, |dir, text| {
             match self.fs.lookup(dir, name(text)).unwrap() {
-                Lookup::Found(entry) => entry.ino,
+                Lookup::Found(entry) | Lookup::Respelled(entry) => entry.ino,
                 other => panic!("{path}: {other:?}"),
             }
         })

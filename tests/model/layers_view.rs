@@ -92,7 +92,7 @@ fn walk(view: &LayersView, path: &str) -> Vec<Ino> {
     for name in path.split('/') {
         let parent = inos.last().copied().unwrap_or(Ino::ROOT);
         match view.lookup(parent, Name::new(name.as_bytes()).unwrap()).unwrap() {
-            Lookup::Found(entry) => inos.push(entry.ino),
+            Lookup::Found(entry) | Lookup::Respelled(entry) => inos.push(entry.ino),
             Lookup::Absent | Lookup::AbsentUncached => break,
         }
     }

@@ -8,6 +8,7 @@
     reason = "a test may fail, and says so by panicking"
 )]
 
+mod casefold;
 mod dump;
 mod elsewhere;
 mod faults;

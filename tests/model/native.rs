@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use fim::casefold::{self, fold};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 
 use crate::ops::{Answer, Errno, Op, Path, SLOTS, Side};
@@ -12,11 +13,80 @@ use crate::ops::{Answer, Errno, Op, Path, SLOTS, Side};
 pub(crate) struct Native {
     root: PathBuf,
     held: [Option<OwnedFd>; SLOTS],
+    /// How names are folded.
+    pub(crate) casefold: Option<casefold::Mode>,
 }
 
 impl Native {
     pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root, held: [const { None }; SLOTS] }
+        Self { root, held: [const { None }; SLOTS], casefold: None }
+    }
+
+    /// The spelling of `name` that is in `dir`; `name` where there is none.
+    fn spelling(dir: &std::path::Path, name: &str, mode: casefold::Mode) -> String {
+        if dir.join(name).symlink_metadata().is_ok() {
+            return name.to_owned();
+        }
+        let key = fold(name.as_bytes(), mode);
+        let entries = std::fs::read_dir(dir).into_iter().flatten();
+        let mut names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.find(|other| fold(other.as_bytes(), mode) == key).unwrap_or_else(|| name.to_owned())
+    }
+
+    /// `op` with the names that are there.
+    fn spelled(&self, op: &Op, mode: casefold::Mode) -> Op {
+        let there = |path: &Path| {
+            path.iter().fold(Vec::new(), |mut found: Path, name| {
+                let dir = self.root.join(found.join("/"));
+                found.push(Self::spelling(&dir, name, mode));
+                found
+            })
+        };
+        let mut op = op.clone();
+        match &mut op {
+            Op::HeldCreate(slot, name) => {
+                if let Some(dir) = &self.held[*slot] {
+                    *name = Self::spelling(std::path::Path::new(&proc(dir)), name, mode);
+                }
+            }
+            Op::Rename(from, to, flags) => {
+                let (asked, last) = (to.last().cloned().unwrap(), to.len() - 1);
+                (*from, *to) = (there(from), there(to));
+                if from == to && *flags != libc::RENAME_EXCHANGE {
+                    // Its spelling alone changes.
+                    to[last] = asked;
+                }
+            }
+            Op::Link(from, to) | Op::CopyRange(from, to, _) => (*from, *to) = (there(from), there(to)),
+            Op::Create(path, _)
+            | Op::Mkdir(path, _)
+            | Op::Symlink(path, _)
+            | Op::Fifo(path)
+            | Op::Whiteout(path)
+            | Op::Unlink(path)
+            | Op::Rmdir(path)
+            | Op::Write(path, ..)
+            | Op::Read(path)
+            | Op::Truncate(path, _)
+            | Op::Punch(path, ..)
+            | Op::Allocate(path, ..)
+            | Op::Chmod(path, _)
+            | Op::Touch(path, _)
+            | Op::SetXattr(path, ..)
+            | Op::RemoveXattr(path)
+            | Op::Stat(path)
+            | Op::Readlink(path)
+            | Op::Hold(_, path)
+            | Op::Fsync(path) => *path = there(path),
+            Op::HeldWrite(..)
+            | Op::HeldTruncate(..)
+            | Op::HeldStat(_)
+            | Op::Release(_)
+            | Op::Check
+            | Op::Commit
+            | Op::Remount => {}
+        }
+        op
     }
 
     pub(crate) fn release_all(&mut self) {
@@ -78,7 +148,8 @@ impl Native {
 
 impl Side for Native {
     fn apply(&mut self, op: &Op) -> Result<Answer, Errno> {
-        match op {
+        let spelled = self.casefold.map(|mode| self.spelled(op, mode));
+        match spelled.as_ref().unwrap_or(op) {
             Op::Create(path, perm) => {
                 let dir = self.parent(path)?;
                 let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR;

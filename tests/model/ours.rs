@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use fim::{
     layer::{HostDir, HostUpper, UpperError},
-    overlay::{Overlay, OverlayOptions},
+    overlay::{Folding, Overlay, OverlayOptions},
     vfs::{
         Caller, DeviceId, FallocateMode, FileKind, FileSystem as _, Ino, Layer, Lookup, Name, NoInvalidate,
         RenameFlags, SetAttr, SetTime, Time, Upper, XattrFlags,
@@ -23,6 +23,7 @@ pub(crate) struct Ours {
     pub(crate) host_upper: Option<Arc<HostUpper>>,
     pub(crate) overlay: Option<Overlay>,
     held: [Option<Ino>; SLOTS],
+    pub(crate) casefold: Option<Folding>,
 }
 
 impl Ours {
@@ -35,6 +36,7 @@ impl Ours {
             host_upper: None,
             overlay: None,
             held: [None; SLOTS],
+            casefold: None,
         };
         ours.mount();
         ours
@@ -51,7 +53,8 @@ impl Ours {
         let layers = self.layers.iter().map(|layer| Arc::clone(layer) as Arc<dyn Layer>).collect();
         let upper = Some(upper as Arc<dyn Upper>);
         // However short, so that every file can be without its data.
-        let options = OverlayOptions { smallest_without_data: 1, ..OverlayOptions::default() };
+        let casefold = self.casefold.clone();
+        let options = OverlayOptions { smallest_without_data: 1, casefold, ..OverlayOptions::default() };
         let overlay = Overlay::new(layers, upper, options, Arc::new(NoInvalidate)).unwrap();
         self.overlay = Some(overlay);
     }
@@ -87,7 +90,7 @@ impl Ours {
             .map(|path| {
                 let parent = self.walk(&path[..path.len() - 1]).unwrap();
                 match self.fs().lookup(parent.last(), last(&path)).unwrap() {
-                    Lookup::Found(entry) => entry.ino,
+                    Lookup::Found(entry) | Lookup::Respelled(entry) => entry.ino,
                     other => panic!("{path:?}: {other:?}"),
                 }
             })
@@ -124,7 +127,7 @@ impl Ours {
         for name in path {
             let name = Name::new(name.as_bytes()).unwrap();
             match self.fs().lookup(walked.last(), name).map_err(raw)? {
-                Lookup::Found(entry) => walked.inos.push(entry.ino),
+                Lookup::Found(entry) | Lookup::Respelled(entry) => walked.inos.push(entry.ino),
                 Lookup::Absent | Lookup::AbsentUncached => return Err(libc::ENOENT),
             }
         }

@@ -235,7 +235,7 @@ fn ours(ours: &Ours, act: Act) -> Said {
         };
     };
     let entry = match fs.lookup(Ino::ROOT, name(looked_up)).map_err(raw)? {
-        Lookup::Found(entry) => entry,
+        Lookup::Found(entry) | Lookup::Respelled(entry) => entry,
         Lookup::Absent | Lookup::AbsentUncached => return Err(libc::ENOENT),
     };
     let said = on(ours, act, entry.ino, entry.attr.kind == FileKind::Directory);

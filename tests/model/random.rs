@@ -2,6 +2,7 @@
 
 use std::{cell::Cell, time::Instant};
 
+use fim::{casefold::Mode, overlay::Folding};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -28,21 +29,31 @@ pub(crate) struct Pair {
 impl Pair {
     /// `layers`: the lowest first.
     pub(crate) fn new(layers: &[Tree]) -> Self {
+        let merged = layers.iter().fold(Tree::empty(), |below, tree| tree.clone().over(below));
+        Self::with(layers, &merged.plain(), None)
+    }
+
+    /// The same with names folded; `merged` is what `layers` show together.
+    pub(crate) fn with(layers: &[Tree], merged: &Tree, casefold: Option<Mode>) -> Self {
         let scratch = scratch();
         let at = |name: &str| scratch.path().join(name);
-        let mut folded = Tree::empty();
         let mut lowers = Vec::new();
         for (number, tree) in layers.iter().enumerate() {
             tree.write(&at(&format!("lower{number}")));
             lowers.push(at(&format!("lower{number}")));
-            folded = tree.clone().over(folded);
         }
-        folded.plain().write(&at("native"));
+        merged.write(&at("native"));
         Tree::empty().write(&at("upper"));
         std::fs::create_dir(at("work")).unwrap();
         let lowers_before = lowers.iter().map(|path| dump::native(path)).collect();
-        let ours = Ours::new(lowers, at("upper"), at("work"));
-        let native = Native::new(at("native"));
+        let mut ours = Ours::new(lowers, at("upper"), at("work"));
+        if let Some(mode) = casefold {
+            ours.unmount();
+            ours.casefold = Some(Folding::new(mode, &[] as &[&[u8]]));
+            ours.mount();
+        }
+        let mut native = Native::new(at("native"));
+        native.casefold = casefold;
         Self { scratch, ours, native, lowers_before, committed: false }
     }
 

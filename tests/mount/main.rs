@@ -16,6 +16,7 @@
 mod acl;
 mod archives;
 mod attributes;
+mod casefold;
 mod damage;
 mod damaged_entry;
 mod directory;

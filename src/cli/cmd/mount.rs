@@ -15,8 +15,9 @@ use clap::Args;
 use crate::runtime::stack::Reader;
 use crate::{
     cli::{Failure, Outcome},
+    config::{Casefold, CasefoldMode, ConfigError},
     runtime::{
-        host::{self, Choices},
+        host::{self, CasefoldChoice, Choices},
         mount::{self, Life, Lists, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
         stack::{CachePlan, LayerSource, ProfileSource, StackPlan, UpperPlan},
     },
@@ -54,6 +55,18 @@ pub struct MountArgs {
     /// Brings in early what this access profile names [default: the profile stored in IMAGE, if it has one].
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
+    /// Names that differ in case alone are one name, below SUBTREE (`--casefold=/games`) or everywhere; may be repeated.
+    #[arg(
+        long,
+        value_name = "SUBTREE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "/"
+    )]
+    casefold: Vec<String>,
+    /// Which names are one: unicode (full folding, accents in either form), windows (as NTFS) or ascii.
+    #[arg(long, value_name = "MODE", requires = "casefold", value_parser = CasefoldMode::parse)]
+    casefold_mode: Option<CasefoldMode>,
     /// Stay in the foreground until it is unmounted.
     #[arg(short, long)]
     foreground: bool,
@@ -161,6 +174,7 @@ pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<Mount
         Some(file) => Some(ProfileSource::File(existing(&file)?)),
         None => image.clone().map(ProfileSource::Image),
     };
+    let casefold = casefold(&args.casefold, args.casefold_mode, choices)?;
     let record = args.record.as_deref().map(absolute).transpose()?;
     let private = !args.command.is_empty();
     let mut plan = MountPlan {
@@ -172,6 +186,7 @@ pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<Mount
             profile,
             record,
             cache: CachePlan::of(choices),
+            casefold,
             ..StackPlan::default()
         },
         way: if private { Way::Direct } else { Way::of_user(uid) },
@@ -189,6 +204,19 @@ pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<Mount
         apply(&mut plan, option);
     }
     Ok(plan)
+}
+
+/// Which names are one: as asked for here, else as the environment has it.
+fn casefold(
+    subtrees: &[String],
+    mode: Option<CasefoldMode>,
+    choices: &Choices,
+) -> Result<Casefold, ConfigError> {
+    match (subtrees, choices.casefold) {
+        ([], choice) => Ok(choice.map(|choice| choice.over(&Casefold::default())).unwrap_or_default()),
+        (subtrees, Some(CasefoldChoice::On(chosen))) => Casefold::new(mode.unwrap_or(chosen), subtrees),
+        (subtrees, _) => Casefold::new(mode.unwrap_or_default(), subtrees),
+    }
 }
 
 /// How the environment wants it to be served.
@@ -356,6 +384,23 @@ mod tests {
         assert_eq!(plan.stack.record, Some("/tmp/x/../y".into()));
         assert_eq!(planned(&["--layer", "/usr", "/tmp"], 0).expect("a plan").stack.profile, None);
         assert!(planned(&["--profile", "/no/such/file", "/usr", "/tmp"], 0).is_err());
+    }
+
+    #[test]
+    fn names_fold_where_it_is_asked_for() {
+        for (words, expected) in [
+            (&["/usr", "/tmp"][..], "off"),
+            (&["--casefold", "/usr", "/tmp"], "unicode"),
+            (
+                &["--casefold=/b", "--casefold=/a/", "--casefold-mode", "Windows", "/usr", "/tmp"],
+                "windows /a /b",
+            ),
+        ] {
+            let plan = planned(words, 0).expect("a plan");
+            assert_eq!(plan.stack.casefold.to_string(), expected, "{words:?}");
+        }
+        assert!(planned(&["--casefold=relative", "/usr", "/tmp"], 0).is_err());
+        assert!(planned(&["--casefold", "--casefold-mode", "latin", "/usr", "/tmp"], 0).is_err());
     }
 
     #[test]

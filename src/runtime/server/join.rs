@@ -95,7 +95,7 @@ pub fn join_or_start(place: &Place, pid: i32, duty: &Duty<'_>) -> Result<Lease, 
                 patience -= 1;
                 // Connected is enough: the server looks for us before it ends. It answers without our lock.
                 drop(locked);
-                if let Some(lease) = register(channel, pid)? {
+                if let Some(lease) = register(channel, pid, duty)? {
                     return Ok(lease);
                 }
             }
@@ -111,8 +111,9 @@ pub(super) fn nobody_listens(error: &io::Error) -> bool {
 }
 
 /// Introduces ourselves; `None` where the server ended before it could answer.
-fn register(mut channel: Channel, pid: i32) -> Result<Option<Lease>, ServerError> {
-    match channel.send(&ToServer::Hello(pid).encode(), &[]) {
+fn register(mut channel: Channel, pid: i32, duty: &Duty<'_>) -> Result<Option<Lease>, ServerError> {
+    let hello = ToServer::Hello { pid, casefold: duty.casefold.clone() };
+    match channel.send(&hello.encode(), &[]) {
         Ok(()) => {}
         // It has ended; why it could not start is still there to be read.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -139,7 +140,7 @@ fn start(place: &Place, locked: Locked, pid: i32, duty: &Duty<'_>) -> Result<Lea
         Side::Copy => serve(place, locked, theirs, duty),
         Side::Original => drop(theirs),
     }
-    let lease = register(ours, pid);
+    let lease = register(ours, pid, duty);
     if !matches!(lease, Ok(Some(_))) {
         // Nothing is to be left of a server that never was.
         locked.remove().map_err(|source| ServerError::Place { path: place.path(), source })?;

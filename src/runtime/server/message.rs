@@ -14,15 +14,20 @@ use crate::{
 };
 
 /// Version of these messages; builds with another one do not share a server.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Largest message, in bytes: a path and a few numbers, or a sentence.
 pub(super) const LIMIT: usize = 16 << 10;
 
 /// From a front to the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ToServer {
-    /// A front's first message: the process id of the instance, as its directory is called.
-    Hello(i32),
+    /// A front's first message.
+    Hello {
+        /// The process id of the instance, as its directory is called.
+        pid: i32,
+        /// How names are to be folded.
+        casefold: String,
+    },
     /// A committer's first message: let no change happen until further notice.
     Freeze,
     /// A committer's second message: this archive holds what the upper holds.
@@ -82,7 +87,10 @@ pub(super) struct Welcome {
 impl ToServer {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Hello(pid) => Writer::new(VERSION, 0).u32(u32::try_from(*pid).unwrap_or(0)).finish(),
+            Self::Hello { pid, casefold } => {
+                let pid = u32::try_from(*pid).unwrap_or(0);
+                Writer::new(VERSION, 0).u32(pid).bytes(casefold.as_bytes()).finish()
+            }
             Self::Freeze => Writer::new(VERSION, 1).finish(),
             Self::Rebase { file, offset, len } => {
                 Writer::new(VERSION, 2).bytes(file.as_os_str().as_bytes()).u64(*offset).u64(*len).finish()
@@ -94,7 +102,10 @@ impl ToServer {
     pub(super) fn decode(payload: &[u8]) -> Result<Self, WireError> {
         let (kind, mut reader) = Reader::new(payload, VERSION)?;
         let message = match kind {
-            0 => Self::Hello(process_id(reader.u32()?)?),
+            0 => Self::Hello {
+                pid: process_id(reader.u32()?)?,
+                casefold: String::from_utf8_lossy(reader.bytes()?).into_owned(),
+            },
             1 => Self::Freeze,
             2 => Self::Rebase {
                 file: PathBuf::from(reader.os_string()?),
@@ -183,7 +194,7 @@ mod tests {
     #[test]
     fn messages_come_back() {
         for message in [
-            ToServer::Hello(77),
+            ToServer::Hello { pid: 77, casefold: "unicode /a".to_owned() },
             ToServer::Freeze,
             ToServer::Save,
             ToServer::Rebase { file: "/x y".into(), offset: 1 << 40, len: u64::MAX },

@@ -64,6 +64,8 @@ pub struct Duty<'a> {
     pub source: &'a std::ffi::OsStr,
     /// How the session is served.
     pub session: fuse::Options,
+    /// How names are folded, in one line; who wants it otherwise cannot join.
+    pub casefold: String,
     /// Whether only a server that starts now will do.
     pub fresh: bool,
     /// The directories of this build.
@@ -120,7 +122,7 @@ fn start<'a>(
     place: &'a Place,
     locked: &Locked,
     first: &Channel,
-    duty: &Duty<'a>,
+    duty: &'a Duty<'a>,
 ) -> Result<Server<'a>, String> {
     let [servers, directory] = locked.fds();
     inherit::close_others(&[first.as_fd(), servers, directory])
@@ -167,6 +169,7 @@ fn start<'a>(
     Ok(Server {
         place,
         dirs: duty.dirs,
+        casefold: &duty.casefold,
         prefetcher: stack.prefetcher.take(),
         recording: stack.recording.clone(),
         stack: Arc::new(stack),
@@ -242,6 +245,7 @@ struct FrontProcess {
 struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
+    casefold: &'a str,
     /// Begins behind the first welcome.
     prefetcher: Option<Prefetcher>,
     /// What has to be written still.
@@ -345,7 +349,12 @@ impl Server<'_> {
 
     fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
         match ToServer::decode(payload).map_err(io::Error::other)? {
-            ToServer::Hello(pid) => self.welcome(client, pid),
+            ToServer::Hello { pid, casefold } if casefold == self.casefold => self.welcome(client, pid),
+            ToServer::Hello { casefold, .. } => Err(io::Error::other(format!(
+                "cannot join the running instances of this image: they fold names differently ({}, not {casefold}); \
+                 wait until they have ended, or use the same",
+                self.casefold
+            ))),
             ToServer::Freeze if client.front.is_none() => self.commission(client),
             ToServer::Save if client.front.is_some() => self.save(client),
             _ => Err(io::Error::other("cannot understand a message out of turn")),
