@@ -70,6 +70,7 @@ impl Overlay {
         let _renaming = self.renaming.read();
         let _entries = dir.directory()?.lock.write();
         self.check_not_removed(&dir)?;
+        self.check_spelling_is_new(&dir, name)?;
         let vacancy = match self.lower_has(&dir, name)? {
             true => self.vacancy(&dir, name)?,
             // Whether the upper has it, making it tells.
@@ -97,9 +98,7 @@ impl Overlay {
     /// Looks whether `name` can be made in `dir`.
     pub(super) fn vacancy(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<Vacancy> {
         let (dir_upper, _) = dir.parts();
-        if let Spelled::Otherwise(_) = self.spelled(dir, name)? {
-            return Err(Error::new(Errno::EEXIST, "make a name"));
-        }
+        self.check_spelling_is_new(dir, name)?;
         if let Some(dir_upper) = dir_upper
             && let Some(attr) = self.upper()?.peek(dir_upper, name)?
         {
@@ -111,6 +110,14 @@ impl Overlay {
         match self.lower_has(dir, name)? {
             true => Err(Error::new(Errno::EEXIST, "make a name")),
             false => Ok(Vacancy::Free),
+        }
+    }
+
+    /// Fails where `dir` has `name` in another spelling.
+    fn check_spelling_is_new(&self, dir: &Arc<Node>, name: Name<'_>) -> Result<()> {
+        match self.spelled(dir, name)? {
+            Spelled::Otherwise(_) => Err(Error::new(Errno::EEXIST, "make a name")),
+            Spelled::AsAsked(_) => Ok(()),
         }
     }
 

@@ -73,8 +73,11 @@ impl Overlay {
         }
         self.each_entry(&dir, offset, &mut |shown| {
             if !sink.wants(shown.kind) {
-                let Some(ino) = self.ino_of_entry(&dir, &shown)? else { return Ok(Room::Continue(())) };
-                return Ok(room(sink.push_bare(ino, shown.kind, shown.name, shown.next)));
+                return Ok(match self.ino_of_entry(&dir, &shown) {
+                    Ok(Some(ino)) => room(sink.push_bare(ino, shown.kind, shown.name, shown.next)),
+                    Ok(None) => Room::Continue(()),
+                    Err(_) => room(sink.push_plain(shown.kind, shown.name, shown.next)),
+                });
             }
             let name = Name::new(shown.name)?;
             let entry = match self.entry_of(&dir, name, &shown) {

@@ -185,14 +185,14 @@ impl FileSystem for Memory {
 
     fn mknod(
         &self,
-        _: Caller,
+        caller: Caller,
         parent: Ino,
         name: Name<'_>,
         kind: FileKind,
         perm: u16,
         rdev: DeviceId,
     ) -> Result<Entry> {
-        let ino = self.make(kind, perm);
+        let ino = self.make(kind, perm & !caller.umask);
         self.with(ino, |node| {
             node.attr.rdev = rdev;
             Ok(())
