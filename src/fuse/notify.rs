@@ -1,7 +1,8 @@
 //! Notices to the kernel: what it must forget.
 //!
 //! A notice takes locks in the kernel that the request being served may hold (the parent directory's), so it is
-//! never sent by a session thread: the file system puts it into a queue, and a thread of its own sends it.
+//! never sent by a session thread: the file system puts it into a queue, and a thread of its own sends it. The exception
+//! are attributes: to forget them takes no lock, and is done before the request that changed them is answered.
 
 use std::{collections::VecDeque, ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
 
@@ -32,6 +33,8 @@ pub struct Notices {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Notice>,
+    /// There from the start of the session to its end.
+    notifier: Option<Notifier>,
     closed: bool,
 }
 
@@ -45,6 +48,7 @@ impl Notices {
     /// Starts the thread that sends; it ends after [`close`](Self::close).
     pub(super) fn start(self: &Arc<Self>, notifier: Notifier) -> io::Result<thread::JoinHandle<()>> {
         let notices = Arc::clone(self);
+        self.state.lock().notifier = Some(notifier.clone());
         thread::Builder::new().name("fim-notices".to_owned()).spawn(move || {
             while let Some(notice) = notices.next() {
                 send(&notifier, &notice);
@@ -57,6 +61,7 @@ impl Notices {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
+        state.notifier = None;
         self.changed.notify_all();
     }
 
@@ -90,7 +95,12 @@ impl Invalidate for Notices {
     }
 
     fn inode(&self, ino: Ino, data: bool) {
-        self.put(Notice::Inode { ino, data });
+        let notice = Notice::Inode { ino, data };
+        let notifier = if data { None } else { self.state.lock().notifier.clone() };
+        match notifier {
+            Some(notifier) => send(&notifier, &notice),
+            None => self.put(notice),
+        }
     }
 }
 

@@ -93,7 +93,7 @@ impl Overlay {
         }
         upper.set_attr(id, &changes)?;
         if changes.size.is_some() && caller.uid != 0 {
-            self.kill_privileges(id)?;
+            self.kill_privileges(&node, id)?;
         }
         self.attr_of(&node)
     }
@@ -106,7 +106,7 @@ impl Overlay {
                 return Err(Error::new(Errno::EPERM, "drop the privileges of a file"));
             }
             let id = self.copy_up(node, Keep::Attributes)?;
-            self.kill_privileges(id)?;
+            self.kill_privileges(node, id)?;
             return self.attr_of(node);
         }
         Ok(attr)
@@ -146,13 +146,15 @@ impl Overlay {
         Ok(changes)
     }
 
-    /// Clears suid, sgid (where the group may execute) and file capabilities of an upper object.
-    pub(super) fn kill_privileges(&self, id: NodeId) -> Result<()> {
+    /// Clears suid, sgid (where the group may execute) and file capabilities of `node`, in the upper `id`. The kernel
+    /// hears of it: no reply to a write or the like tells it attributes.
+    pub(super) fn kill_privileges(&self, node: &Node, id: NodeId) -> Result<()> {
         let upper = self.upper()?;
         let perm = upper.attr(id)?.perm;
         let kept = without_privileges(perm);
         if kept != perm {
             upper.set_attr(id, &SetAttr { perm: Some(kept), ..SetAttr::default() })?;
+            self.invalidate.inode(node.ino, false);
         }
         match upper.remove_xattr(id, CAPABILITY) {
             Err(error) if !matches!(error.errno(), Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EPERM) => {

@@ -51,9 +51,10 @@ impl Overlay {
     pub(super) fn do_write(&self, ino: Ino, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
-        let id = self.copy_up(&self.regular(ino)?, Keep::All)?;
+        let node = self.regular(ino)?;
+        let id = self.copy_up(&node, Keep::All)?;
         self.upper()?.write(id, offset, data)?;
-        if kill_privileges { self.kill_privileges(id) } else { Ok(()) }
+        if kill_privileges { self.kill_privileges(&node, id) } else { Ok(()) }
     }
 
     pub(super) fn do_fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
@@ -75,9 +76,10 @@ impl Overlay {
     ) -> Result<()> {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
-        let id = self.copy_up(&self.regular(ino)?, Keep::All)?;
+        let node = self.regular(ino)?;
+        let id = self.copy_up(&node, Keep::All)?;
         self.upper()?.allocate(id, mode, offset, len)?;
-        if caller.uid == 0 { Ok(()) } else { self.kill_privileges(id) }
+        if caller.uid == 0 { Ok(()) } else { self.kill_privileges(&node, id) }
     }
 
     pub(super) fn do_seek(&self, ino: Ino, offset: u64, whence: SeekWhence) -> Result<u64> {
@@ -123,7 +125,7 @@ impl Overlay {
             }
         };
         if caller.uid != 0 {
-            self.kill_privileges(target_id)?;
+            self.kill_privileges(&target, target_id)?;
         }
         Ok(copied)
     }

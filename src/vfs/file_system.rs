@@ -149,7 +149,8 @@ pub enum SeekWhence {
 pub trait Invalidate: Send + Sync {
     /// The entry `name` of `parent` is no longer what the kernel remembers.
     fn entry(&self, parent: Ino, name: &[u8]);
-    /// Attributes of `ino` changed; with `data` its contents as well.
+    /// Attributes of `ino` changed; with `data` its contents as well. Without, the kernel has forgotten them when this
+    /// returns.
     fn inode(&self, ino: Ino, data: bool);
 }
 

@@ -46,10 +46,13 @@ on_mount! {
         }
         // A capability set: version 2, effective, CAP_NET_RAW.
         let capability = [&0x0200_0001_u32.to_le_bytes()[..], &(1_u32 << 13).to_le_bytes(), &[0; 12]].concat();
-        let cases: [(&str, &str, u32, u32); 5] = [
+        let direct = "dd if=/dev/zero of=\"$1\" bs=4096 count=1 oflag=direct conv=notrunc status=none";
+        let cases: [(&str, &str, u32, u32); 7] = [
             ("write", "echo x >>\"$1\"", 0o6777, 0o777),
             ("truncate", "truncate -s 1 \"$1\"", 0o6777, 0o777),
             ("open with O_TRUNC", ": >\"$1\"", 0o6777, 0o777),
+            ("fallocate", "fallocate -l 9000 \"$1\"", 0o6777, 0o777),
+            ("direct write", direct, 0o6777, 0o777),
             ("write without group execution", "echo x >>\"$1\"", 0o4766, 0o766),
             ("read", "cat \"$1\"", 0o6777, 0o6777),
         ];
