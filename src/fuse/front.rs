@@ -21,7 +21,6 @@ use fuser::{
 };
 
 use super::{
-    attention::{Attention, Next},
     bare::{Lister, Listing},
     convert::{self, FOREVER, caller, creator, perm},
     fill::Fill,
@@ -63,7 +62,6 @@ pub(super) struct Front {
     /// Whether the kernel may hold bytes that the file system has not seen.
     writes_back: bool,
     requests: Arc<Requests>,
-    attention: Attention,
     /// What hears of reads, where nobody can change what is read.
     fill: Option<Arc<Fill>>,
     /// What hears of listings, where the front answers them itself.
@@ -76,7 +74,6 @@ impl Front {
         fs: Arc<dyn FileSystem>,
         options: Options,
         requests: Arc<Requests>,
-        attention: Attention,
         fill: Option<Arc<Fill>>,
         lister: Option<Lister>,
     ) -> Self {
@@ -84,17 +81,11 @@ impl Front {
         let no_xattrs = read_only && !fs.has_xattrs();
         let (folds_names, writes_back) = (fs.folds_names(), options.writes_back(read_only));
         let respells = folds_names && !read_only;
-        Self { fs, options, no_xattrs, folds_names, respells, writes_back, requests, attention, fill, lister }
+        Self { fs, options, no_xattrs, folds_names, respells, writes_back, requests, fill, lister }
     }
 }
 
 impl Front {
-    /// Counts a request; what comes back is held until it has been answered.
-    fn begin(&self, request: Request) -> Next<'_> {
-        self.requests.note(request);
-        self.attention.next()
-    }
-
     /// How long the kernel may believe that an object of this kind is what it found in `parent`.
     fn lasting(&self, parent: Ino, kind: FileKind) -> Duration {
         let changes =
@@ -117,7 +108,7 @@ impl Filesystem for Front {
     }
 
     fn lookup(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let _next = self.begin(Request::Lookup);
+        self.requests.note(Request::Lookup);
         let work = || {
             let (parent, name) = (ino(parent), named(name)?);
             let found = self.fs.lookup(parent, name)?;
@@ -137,12 +128,12 @@ impl Filesystem for Front {
     }
 
     fn forget(&self, _: &fuser::Request, node: INodeNo, count: u64) {
-        let _next = self.begin(Request::Forget);
+        self.requests.note(Request::Forget);
         reply::silently(|| self.fs.forget(ino(node), count));
     }
 
     fn getattr(&self, request: &fuser::Request, node: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let _next = self.begin(Request::GetAttr);
+        self.requests.note(Request::GetAttr);
         let node = ino(node);
         let send = |reply: ReplyAttr, attr| reply.attr(&FOREVER, &convert::attr(node, &attr));
         reply::answer(request, reply, || self.fs.getattr(node), send);
@@ -166,7 +157,7 @@ impl Filesystem for Front {
         _: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _next = self.begin(Request::SetAttr);
+        self.requests.note(Request::SetAttr);
         let (node, perm, ctime) = (ino(node), mode.map(perm), ctime.map(convert::received_time));
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
         let changes = SetAttr { perm, uid, gid, size, atime, mtime, ctime };
@@ -175,7 +166,7 @@ impl Filesystem for Front {
     }
 
     fn readlink(&self, request: &fuser::Request, node: INodeNo, reply: ReplyData) {
-        let _next = self.begin(Request::ReadLink);
+        self.requests.note(Request::ReadLink);
         let work = || self.fs.readlink(ino(node));
         reply::answer(request, reply, work, |reply, target| reply.data(&target));
     }
@@ -190,7 +181,7 @@ impl Filesystem for Front {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _next = self.begin(Request::MkNod);
+        self.requests.note(Request::MkNod);
         let work = || {
             let kind = FileKind::from_mode(mode).ok_or_else(|| invalid("make a node of this type"))?;
             let rdev = convert::decode_device(rdev);
@@ -210,7 +201,7 @@ impl Filesystem for Front {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let _next = self.begin(Request::MkDir);
+        self.requests.note(Request::MkDir);
         let work = || self.fs.mkdir(creator(request, umask), ino(parent), named(name)?, perm(mode));
         reply::answer(request, reply, work, |reply, entry| {
             reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
@@ -218,13 +209,13 @@ impl Filesystem for Front {
     }
 
     fn unlink(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.begin(Request::Unlink);
+        self.requests.note(Request::Unlink);
         let work = || self.fs.unlink(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
     fn rmdir(&self, request: &fuser::Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.begin(Request::RmDir);
+        self.requests.note(Request::RmDir);
         let work = || self.fs.rmdir(ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -237,7 +228,7 @@ impl Filesystem for Front {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let _next = self.begin(Request::SymLink);
+        self.requests.note(Request::SymLink);
         let target = target.as_os_str().as_bytes();
         let work = || self.fs.symlink(caller(request), ino(parent), named(name)?, target);
         reply::answer(request, reply, work, |reply, entry| {
@@ -255,7 +246,7 @@ impl Filesystem for Front {
         flags: fuser::RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _next = self.begin(Request::Rename);
+        self.requests.note(Request::Rename);
         let work = || {
             let flags =
                 RenameFlags::from_bits(flags.bits()).ok_or_else(|| invalid("rename with these flags"))?;
@@ -276,7 +267,7 @@ impl Filesystem for Front {
         name: &OsStr,
         reply: ReplyEntry,
     ) {
-        let _next = self.begin(Request::Link);
+        self.requests.note(Request::Link);
         let work = || self.fs.link(ino(node), ino(parent), named(name)?);
         reply::answer(request, reply, work, |reply, entry| {
             reply::entry(reply, &entry, self.lasting(ino(parent), entry.attr.kind));
@@ -293,7 +284,7 @@ impl Filesystem for Front {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let _next = self.begin(Request::Create);
+        self.requests.note(Request::Create);
         let (kind, rdev) = (FileKind::Regular, convert::decode_device(0));
         let work =
             || self.fs.mknod(creator(request, umask), ino(parent), named(name)?, kind, perm(mode), rdev);
@@ -306,7 +297,7 @@ impl Filesystem for Front {
     }
 
     fn open(&self, _: &fuser::Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _next = self.begin(Request::Open);
+        self.requests.note(Request::Open);
         match self.options.opens {
             Opens::Silent => reply::unsupported(reply),
             Opens::Announced => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
@@ -314,7 +305,7 @@ impl Filesystem for Front {
     }
 
     fn opendir(&self, _: &fuser::Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        let _next = self.begin(Request::OpenDir);
+        self.requests.note(Request::OpenDir);
         match self.options.opens {
             Opens::Silent => reply::unsupported(reply),
             Opens::Announced => {
@@ -334,7 +325,7 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let _next = self.begin(Request::Read);
+        self.requests.note(Request::Read);
         let (node, len) = (ino(node), usize::try_from(size).unwrap_or(0));
         let reply = match &self.fill {
             Some(fill) => fill.hear(request.into(), node, offset, len, reply),
@@ -357,7 +348,7 @@ impl Filesystem for Front {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let _next = self.begin(Request::Write);
+        self.requests.note(Request::Write);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let work = || self.fs.write(caller(request), ino(node), offset, data, kill);
         // Not longer than MAX_TRANSFER, and written as a whole or not at all.
@@ -366,7 +357,7 @@ impl Filesystem for Front {
     }
 
     fn flush(&self, _: &fuser::Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        let _next = self.begin(Request::Flush);
+        self.requests.note(Request::Flush);
         reply::unsupported(reply);
     }
 
@@ -378,7 +369,7 @@ impl Filesystem for Front {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let _next = self.begin(Request::FSync);
+        self.requests.note(Request::FSync);
         let work = || self.fs.fsync(ino(node), data_only);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -391,7 +382,7 @@ impl Filesystem for Front {
         offset: u64,
         reply: ReplyDirectory,
     ) {
-        let _next = self.begin(Request::ReadDir);
+        self.requests.note(Request::ReadDir);
         reply::fill(request, reply, |sink| self.fs.readdir(ino(dir), offset, sink), ReplyDirectory::ok);
     }
 
@@ -403,7 +394,7 @@ impl Filesystem for Front {
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        let _next = self.begin(Request::ReadDirPlus);
+        self.requests.note(Request::ReadDirPlus);
         if let Some(lister) = &self.lister
             && let Some(offer) = lister.offer(offset)
         {
@@ -429,13 +420,13 @@ impl Filesystem for Front {
         data_only: bool,
         reply: ReplyEmpty,
     ) {
-        let _next = self.begin(Request::FSyncDir);
+        self.requests.note(Request::FSyncDir);
         let work = || self.fs.fsyncdir(ino(dir), data_only);
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
 
     fn statfs(&self, request: &fuser::Request, _: INodeNo, reply: ReplyStatfs) {
-        let _next = self.begin(Request::StatFs);
+        self.requests.note(Request::StatFs);
         reply::answer(
             request,
             reply,
@@ -458,7 +449,7 @@ impl Filesystem for Front {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _next = self.begin(Request::SetXattr);
+        self.requests.note(Request::SetXattr);
         let work = || {
             let flags = u32::try_from(flags).ok().and_then(XattrFlags::from_bits);
             let flags = flags.ok_or_else(|| invalid("set the attribute with these flags"))?;
@@ -468,7 +459,7 @@ impl Filesystem for Front {
     }
 
     fn getxattr(&self, request: &fuser::Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let _next = self.begin(Request::GetXattr);
+        self.requests.note(Request::GetXattr);
         if self.no_xattrs {
             return reply::unsupported(reply);
         }
@@ -477,7 +468,7 @@ impl Filesystem for Front {
     }
 
     fn listxattr(&self, request: &fuser::Request, node: INodeNo, size: u32, reply: ReplyXattr) {
-        let _next = self.begin(Request::ListXattr);
+        self.requests.note(Request::ListXattr);
         if self.no_xattrs {
             return reply::unsupported(reply);
         }
@@ -486,7 +477,7 @@ impl Filesystem for Front {
     }
 
     fn removexattr(&self, request: &fuser::Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _next = self.begin(Request::RemoveXattr);
+        self.requests.note(Request::RemoveXattr);
         let work = || self.fs.removexattr(caller(request), ino(node), name.as_bytes());
         reply::answer(request, reply, work, |reply, ()| reply.ok());
     }
@@ -502,7 +493,7 @@ impl Filesystem for Front {
         _: u32,
         reply: ReplyIoctl,
     ) {
-        let _next = self.begin(Request::Ioctl);
+        self.requests.note(Request::Ioctl);
         if !self.folds_names || command != GET_FLAGS {
             return reply.error(fuser::Errno::ENOTTY);
         }
@@ -520,7 +511,7 @@ impl Filesystem for Front {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _next = self.begin(Request::FAllocate);
+        self.requests.note(Request::FAllocate);
         let work = || {
             let mode = u32::try_from(mode).ok().and_then(FallocateMode::from_bits);
             let mode = mode.ok_or_else(|| vfs::Error::new(Errno::EOPNOTSUPP, "allocate in this mode"))?;
@@ -538,7 +529,7 @@ impl Filesystem for Front {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let _next = self.begin(Request::LSeek);
+        self.requests.note(Request::LSeek);
         if self.writes_back {
             // Bytes that only the kernel has are neither data nor hole to us; its own answer (all data) is right.
             return reply::unsupported(reply);
@@ -565,7 +556,7 @@ impl Filesystem for Front {
         _: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _next = self.begin(Request::CopyFileRange);
+        self.requests.note(Request::CopyFileRange);
         let (who, len) = (caller(request), len.min(MAX_COPY));
         let work = || self.fs.copy_range(who, ino(from), from_offset, ino(to), to_offset, len);
         let send = |reply: ReplyWrite, copied| reply.written(u32::try_from(copied).unwrap_or(u32::MAX));

@@ -4,7 +4,6 @@
 //! kernel -- /dev/fuse --> session threads --> front (decode, call, reply) --> vfs::FileSystem
 //!    ^                                                                             |
 //!    +------ notices thread <----- queue <----- vfs::Invalidate --------------------+
-//!    (after an answer one thread looks for the next request, see attention, before it sleeps)
 //!    +------ fill thread: pages of read-only mounts that are about to be asked for
 //! ```
 //!
@@ -15,7 +14,6 @@
 //! This is the one place that knows the `fuser` crate (ABI 7.40 and what it lacks, see [`front`]); none of its types
 //! leave the folder.
 
-mod attention;
 mod bare;
 mod convert;
 mod fill;

@@ -12,7 +12,7 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, Requests, attention::Attention, bare::Lister, fill::Fill, front::Front};
+use super::{Notices, Options, Requests, bare::Lister, fill::Fill, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
@@ -79,9 +79,7 @@ pub fn serve(
     if options.writes_back(read_only) {
         raise_dirty_share(device.as_fd());
     }
-    // Without it everybody sleeps between requests.
-    let attention = Attention::new(device.try_clone().ok());
-    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), attention, fill.clone(), lister);
+    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone(), lister);
     let session =
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 

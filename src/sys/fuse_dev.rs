@@ -9,8 +9,6 @@ use std::{
     path::PathBuf,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
 /// Where the device is.
 pub const PATH: &str = "/dev/fuse";
 
@@ -62,14 +60,6 @@ impl Connection {
                     .is_ok_and(|info| info.lines().any(|line| line == wanted))
         })
     }
-}
-
-/// Whether a request waits to be read from `device`, or its connection has ended.
-#[must_use]
-pub fn has_request(device: BorrowedFd<'_>) -> bool {
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // An interruption says nothing.
-    poll(&mut [PollFd::from_borrowed_fd(device, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// Opens the device.

@@ -74,7 +74,8 @@ pub(crate) fn beside_the_kernel() {
     let scratch = scratch(Base::Memory);
     // The quick form does the same each time; the full one looks for what nobody has seen yet.
     let seconds = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let seed = env::var("FIM_SEED").unwrap_or_else(|_| if is_full() { seconds.to_string() } else { "1".into() });
+    let seed =
+        env::var("FIM_SEED").unwrap_or_else(|_| if is_full() { seconds.to_string() } else { "1".into() });
     let place = scratch.path().join("stacks");
     fs::create_dir(&place).unwrap();
     let mut command = private();
