@@ -1,5 +1,7 @@
 //! `fim-overlay export`: an upper that kernel overlayfs and fuse-overlayfs can open.
 
+use std::time::{Duration, Instant};
+
 use thiserror::Error;
 
 use super::{
@@ -7,7 +9,10 @@ use super::{
     site::Site,
     stack::{self, MountStack, StackPlan},
 };
-use crate::overlay;
+use crate::{overlay, sync::thread};
+
+/// How long the server of a run that has just ended may take to leave.
+const LEAVING: Duration = Duration::from_secs(1);
 
 /// Why an upper was not exported.
 #[derive(Debug, Error)]
@@ -46,7 +51,14 @@ impl ExportError {
 ///
 /// [`ExportError`].
 pub fn export(site: &Site, done: &mut dyn FnMut()) -> Result<(), ExportError> {
-    let locked = alone(&Place::new(&site.app, site.key))?.ok_or(ExportError::Running)?;
+    let (place, start) = (Place::new(&site.app, site.key), Instant::now());
+    let locked = loop {
+        match alone(&place)? {
+            Some(locked) => break locked,
+            None if start.elapsed() < LEAVING => thread::sleep(Duration::from_millis(10)),
+            None => return Err(ExportError::Running),
+        }
+    };
     let exported = make_plain(&site.stack(), done);
     if let Err(error) = locked.leave() {
         tracing::warn!(%error, "cannot remove the place of a server that is not there");
