@@ -8,6 +8,7 @@ pub mod diff;
 pub mod export;
 pub mod host;
 pub mod layer;
+pub mod list;
 pub mod mount;
 pub mod plan;
 pub mod profile;

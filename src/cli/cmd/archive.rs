@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Subcommand};
 
-use super::making::{self, Arrangement, Compression};
+use super::making::{self, Compression};
 use crate::{
     cli::{Failure, Outcome},
     runtime::{create::Report, host::Host, layer},
@@ -33,12 +33,9 @@ pub struct MakeArgs {
     directory: PathBuf,
     /// The archive.
     file: PathBuf,
-    /// How hard to compress.
+    /// How it is made.
     #[command(flatten)]
     compression: Compression,
-    /// Which files lie together.
-    #[command(flatten)]
-    arrangement: Arrangement,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -58,8 +55,7 @@ pub fn run(args: &ArchiveArgs, report: &dyn Report) -> Outcome {
 
 /// Archives a directory and says what was made.
 pub(super) fn create(args: &MakeArgs, report: &dyn Report) -> Result<(), Failure> {
-    let (mut options, _) = args.compression.options(&Host::read()?)?;
-    options.order = args.arrangement.order()?;
+    let (options, _) = args.compression.options(&Host::read()?)?;
     let made = layer::create(&args.directory, &args.file, &options, report)?;
     report.done();
     making::tell(&args.file, made.summary.bytes_out, &made.summary, made.time, args.json)

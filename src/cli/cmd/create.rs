@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 
-use super::making::{self, Arrangement, Compression};
+use super::making::{self, Compression};
 use crate::{
     cli::Outcome,
     runtime::{
@@ -43,12 +43,9 @@ pub struct CreateArgs {
     /// Makes the image without bubblewrap, bash and busybox of its own.
     #[arg(long)]
     no_tools: bool,
-    /// How hard to compress.
+    /// How it is made.
     #[command(flatten)]
     compression: Compression,
-    /// Which files lie together.
-    #[command(flatten)]
-    arrangement: Arrangement,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -60,8 +57,7 @@ pub struct CreateArgs {
 ///
 /// The source cannot be read, or the image not be written; nothing is there under its name then.
 pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
-    let (mut options, created) = args.compression.options(&Host::read()?)?;
-    options.order = args.arrangement.order()?;
+    let (options, created) = args.compression.options(&Host::read()?)?;
     let from = From::parse(&args.from, args.include.clone(), args.mirror.clone())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&from));
     let tool_roots = if args.no_tools {

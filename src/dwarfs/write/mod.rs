@@ -1,9 +1,9 @@
 //! Makes archives.
 //!
 //! ```text
-//! Source -> scan -> order -> dedup -> segment -> compress -> ArchiveWriter -> output
-//!             |                          |                        ^
-//!             +--- tree ---> build <-----+--- schema, metadata ---+
+//! Source -> scan -> order -> inspect -> dedup -> similar -> segment -> compress -> ArchiveWriter -> output
+//!             |                                                |                        ^
+//!             +--- tree --------> build <----------------------+--- schema, metadata ---+
 //! ```
 //!
 //! [`write_archive`] does all of it. A [`Source`] is a tree to be archived: a directory of the host ([`DirSource`]),
@@ -14,18 +14,24 @@
 
 mod archive_writer;
 mod build;
+mod category;
 mod compress;
 mod dedup;
 mod dir_source;
 mod error;
+mod inspect;
+mod level;
+mod memory;
 mod object;
 mod options;
 mod order;
 mod progress;
 mod publish;
 mod read;
+mod sample;
 mod scan;
 mod segment;
+mod similar;
 mod source;
 mod tar_source;
 mod tree;
@@ -39,10 +45,13 @@ use std::io::Write;
 use archive_writer::ArchiveWriter;
 use compress::Compressor;
 
+pub use category::Categorizer;
 pub use dir_source::DirSource;
 pub use error::{PathText, TarProblem, WriteError};
+pub use level::Level;
+pub use memory::least as least_memory;
 pub use object::{Content, Device, FileContent, Object, Timestamp};
-pub use options::{Codec, History, Level, Order, Packing, Segmentation, Times, WriteOptions};
+pub use options::{Codec, History, Order, Packing, Segmentation, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use source::{Contents, Source};
@@ -94,20 +103,33 @@ pub fn write_archive(
     progress: &dyn Progress,
 ) -> Result<Summary, WriteError> {
     options.check()?;
-    let threads = options.threads.get();
+    let threads = memory::threads(options)?;
     let (mut tree, files) = scan::scan(source, progress)?;
     let order = order::order(&tree, &options.order);
     let count = order.len() as u64;
-    let groups = dedup::group(&files, &mut tree, order, threads, progress)?;
+    let questions = inspect::Questions {
+        sketches: options.order == Order::Similarity,
+        categorizers: &options.categorizers,
+    };
+    let insights = inspect::inspect(&files, &mut tree, &order, questions, options.threads.get(), progress)?;
+    let (mut groups, sketches) = dedup::group(&tree, order, &insights);
+    drop(insights);
+    if questions.sketches {
+        groups = similar::arrange(groups, &sketches);
+    }
+    drop(sketches);
 
     let bytes =
         groups.iter().filter_map(|group| tree.object(group.first)?.file()).map(FileContent::data_len).sum();
     progress.begin(Phase::Compress, count, bytes);
     let mut archive = ArchiveWriter::new(output, progress);
     let cut = segment::Cut { block_size: options.block_size(), segmentation: options.segmentation() };
-    let segmented = compress::run(options.data, threads, &mut archive, |sink| {
-        segment::segment(&files, &mut tree, groups, cut, sink, progress)
-    })?;
+    let segmented = compress::run(
+        |category| options.codec(category),
+        threads,
+        &mut archive,
+        |sink| segment::segment(&files, &mut tree, category::apart(groups), cut, sink, progress),
+    )?;
 
     progress.begin(Phase::Finish, 0, 0);
     let frozen = build::build(&tree, &segmented, options)?;

@@ -19,6 +19,7 @@ use inodes::Inodes;
 use tables::{Directories, InodeRows, Map, Owners, Strings, Table, TimeBase};
 
 use super::{
+    category::Category,
     error::WriteError,
     object::Content,
     options::{Packing, Times, WriteOptions},
@@ -58,6 +59,7 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
     let names = StringTable::new(&strings.names, packing)?;
     let targets = StringTable::new(&strings.targets, packing)?;
     let devices: Vec<u64> = devices(tree, &inodes);
+    let categories = Categories::new(&files.categories);
     let features = [FEATURE_SPARSE_FILES.as_bytes().to_vec()];
 
     let chunk_rows = Table { fields: [chunk::BLOCK, chunk::OFFSET, chunk::SIZE], rows: &chunks.chunks };
@@ -108,6 +110,10 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
         root::LARGE_HOLE_SIZE,
         Value::List(List::U64(&chunks.large_holes)),
     );
+    if let Some(categories) = &categories {
+        fields.set(root::CATEGORY_NAMES, Value::List(List::Strings(&categories.names)).some());
+        fields.set(root::BLOCK_CATEGORIES, Value::List(List::U32(&categories.of_blocks)).some());
+    }
     fields.some_if(
         !chunks.sizes.is_empty(),
         root::REG_FILE_SIZE_CACHE,
@@ -134,6 +140,28 @@ impl<'a> Fields<'a> {
         if is_used {
             self.set(id, value.some());
         }
+    }
+}
+
+/// The tables that say of which category each block is.
+struct Categories {
+    names: Vec<Vec<u8>>,
+    /// By block: the place of its category among the names.
+    of_blocks: Vec<u32>,
+}
+
+impl Categories {
+    /// Nothing, where all blocks are of the usual one.
+    fn new(of_blocks: &[Category]) -> Option<Self> {
+        if of_blocks.iter().all(|category| *category == Category::default()) {
+            return None;
+        }
+        let used: Vec<Category> =
+            Category::ALL.into_iter().filter(|category| of_blocks.contains(category)).collect();
+        let number = |category: &Category| (0_u32..).zip(&used).find(|(_, used)| *used == category);
+        let of_blocks = of_blocks.iter().filter_map(number).map(|(number, _)| number).collect();
+        let names = used.iter().map(|category| category.name().as_bytes().to_vec()).collect();
+        Some(Self { names, of_blocks })
     }
 }
 
