@@ -701,6 +701,10 @@ fn each_part_of_a_level_is_settable_alone() {
         "-S 12 -C zstd:level=1 -W 8 -w 3 -B 2",
         "--block-size-bits 16 --compression null --window-size 0",
         "--level 1 --window-size 10 --lookback 4",
+        "-S 14 -C lzma:level=3:binary=auto",
+        "-C zstd:level=3:long",
+        "-C brotli:quality=5",
+        "--level 9",
         "--categorize",
         "--categorize=incompressible --memory-limit 1G",
     ];
@@ -720,8 +724,8 @@ fn each_part_of_a_level_is_settable_alone() {
     for (words, expected) in [
         ("--order random", "expected none, path, revpath, similarity, list:FILE or profile:FILE"),
         ("--order list:missing", "cannot read the list missing"),
-        ("-C zip", "expected null or zstd:level=N"),
-        ("-C zstd:level=23", "zstd level is 23, it must be from 1 to 22"),
+        ("-C zip", "expected null, zstd, lzma, lz4, lz4hc, brotli or flac"),
+        ("-C zstd:level=23", "zstd level is 23, it must be from -131072 to 22"),
         ("-S 31", "block size (bits) is 31, it must be from 10 to 30"),
         ("-l 1 -w 2", "set --window-size"),
         ("-W 0 -B 2", "set --window-size"),

@@ -20,6 +20,7 @@ mod exit_codes;
 mod image;
 mod kill;
 mod layers;
+mod making;
 mod overlay;
 mod place;
 mod profile;

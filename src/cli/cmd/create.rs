@@ -1,13 +1,13 @@
 //! `fim create`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::making::{self, Compression};
+use super::{
+    care::{self, Care},
+    making::{self, Compression},
+};
 use crate::{
     cli::Outcome,
     runtime::{
@@ -46,6 +46,9 @@ pub struct CreateArgs {
     /// How it is made.
     #[command(flatten)]
     compression: Compression,
+    /// How carefully to go about it.
+    #[command(flatten)]
+    care: Care,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -57,7 +60,8 @@ pub struct CreateArgs {
 ///
 /// The source cannot be read, or the image not be written; nothing is there under its name then.
 pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
-    let (options, created) = args.compression.options(&Host::read()?)?;
+    let (mut options, created) = args.compression.options(&Host::read()?)?;
+    options.unreadable = args.care.unreadable();
     let from = From::parse(&args.from, args.include.clone(), args.mirror.clone())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&from));
     let tool_roots = if args.no_tools {
@@ -65,11 +69,11 @@ pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
     } else {
         args.tools.iter().cloned().chain([PathBuf::from("/")]).collect()
     };
-    let plan = CreatePlan { from, output, options, tool_roots, created };
+    let plan = CreatePlan { from, output, options, depth: args.care.depth(), tool_roots, created };
     let made = create::create(&plan, report)?;
     report.done();
     making::tell(&plan.output, made.length, &made.summary, made.time, args.json)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(care::status(&made.summary))
 }
 
 /// `NAME.flatimage` in the current directory.

@@ -37,8 +37,10 @@ pub struct Compression {
     /// [by level: 20 20 20 21 22 23 24 24 24 26].
     #[arg(short = 'S', long, value_name = "10..30", help_heading = TUNING)]
     block_size_bits: Option<u8>,
-    /// How blocks are compressed: `null` (stored) or zstd:level=1..22 [by level: null, zstd 1 3 5 11 19 22 22 22 22].
-    #[arg(short = 'C', long, value_name = "CODEC", value_parser = codec, help_heading = TUNING)]
+    /// How blocks are compressed: `null` (stored), zstd[:level=N][:long[=BITS]], lzma[:level=N][:extreme]
+    /// [:dict_size=BITS][:binary=auto|x86|arm64|...], lz4, lz4hc[:level=N] or brotli[:quality=N][:lgwin=BITS]
+    /// [by level: null, lz4, lz4hc:level=9 twice, zstd 11 19 22 22, lzma:level=9 twice].
+    #[arg(short = 'C', long, value_name = "CODEC", help_heading = TUNING)]
     compression: Option<Codec>,
     /// Length of what is found again for sure in a recent block, as a power of two: 6 to 24; 0 finds whole files only
     /// [default: 12, at levels 0 to 2: 0].
@@ -127,15 +129,6 @@ fn set<T: Copy>(option: &mut T, asked: Option<T>) {
     *option = asked.unwrap_or(*option);
 }
 
-fn codec(text: &str) -> Result<Codec, String> {
-    let level = text.strip_prefix("zstd:level=").and_then(|level| level.parse().ok());
-    match (text, level) {
-        ("null", _) => Ok(Codec::None),
-        (_, Some(level)) => Ok(Codec::Zstd { level }),
-        _ => Err("expected null or zstd:level=N".to_owned()),
-    }
-}
-
 fn categorizer(text: &str) -> Result<Categorizer, String> {
     let known = Categorizer::ALL.map(Categorizer::name);
     let found = Categorizer::ALL.into_iter().find(|categorizer| categorizer.name() == text);
@@ -199,6 +192,7 @@ pub(super) fn tell(
             "directories": summary.directories,
             "symlinks": summary.symlinks,
             "duplicates": summary.duplicates,
+            "left_out": summary.left_out,
             "seconds": time.as_secs_f64(),
         }));
     }

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod bind;
 pub mod boot;
+mod care;
 pub mod casefold;
 pub mod cat;
 pub mod check;

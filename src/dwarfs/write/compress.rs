@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{
     archive_writer::{ArchiveWriter, Sealed},
     category::Category,
+    codec::{Codec, Compressor},
     error::WriteError,
     memory::SPARE_BUFFERS,
-    options::Codec,
 };
 use crate::{
     dwarfs::format::section::{Compression, SectionHeader, SectionKind},
@@ -28,47 +28,6 @@ use crate::{
         thread,
     },
 };
-
-/// Compresses payloads, one after the other, with one context.
-pub(super) struct Compressor {
-    codec: Option<zstd::bulk::Compressor<'static>>,
-    out: Vec<u8>,
-}
-
-impl Compressor {
-    pub(super) fn new(codec: Codec) -> Result<Self, WriteError> {
-        let codec = match codec {
-            Codec::None => None,
-            Codec::Zstd { level } => Some(
-                zstd::bulk::Compressor::new(level)
-                    .map_err(|error| WriteError::Compress { section: 0, reason: error.to_string() })?,
-            ),
-        };
-        Ok(Self { codec, out: Vec::new() })
-    }
-
-    /// Compresses a payload if that makes it smaller, and puts the header before it.
-    pub(super) fn seal<'a>(
-        &'a mut self,
-        number: u32,
-        kind: SectionKind,
-        payload: &'a [u8],
-    ) -> Result<Sealed<'a>, WriteError> {
-        let mut stored = (Compression::None, payload);
-        if let Some(codec) = &mut self.codec {
-            self.out.clear();
-            self.out.reserve(zstd::zstd_safe::compress_bound(payload.len()));
-            codec
-                .compress_to_buffer(payload, &mut self.out)
-                .map_err(|error| WriteError::Compress { section: number, reason: error.to_string() })?;
-            if self.out.len() < payload.len() {
-                stored = (Compression::Zstd, &self.out);
-            }
-        }
-        let (compression, payload) = stored;
-        Ok(Sealed { header: SectionHeader::seal(number, kind, compression, payload), payload })
-    }
-}
 
 /// Where full blocks go, and empty buffers come from.
 pub(super) trait BlockSink {

@@ -24,7 +24,8 @@ pub(super) fn group(tree: &Tree, order: Vec<ObjectId>, insights: &[Insight]) -> 
     let mut groups: Vec<Group> = Vec::with_capacity(order.len());
     let mut sketches = Vec::with_capacity(order.len());
     let mut of_content: HashMap<(u64, u128), usize> = HashMap::new();
-    for (id, insight) in order.into_iter().zip(insights) {
+    let known = order.into_iter().zip(insights).filter(|(id, _)| !tree.is_lost(*id));
+    for (id, insight) in known {
         if let Some(hash) = insight.hash {
             let size = tree.object(id).and_then(Object::file).map_or(0, |file| file.size);
             let at = *of_content.entry((size, hash)).or_insert(groups.len());

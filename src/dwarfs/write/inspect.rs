@@ -68,10 +68,14 @@ pub(super) fn inspect(
     let seed = RandomState::new().build_hasher().finish();
     let mut insights = vec![Insight::default(); order.len()];
     for seen in look_at_all(Look { files, tree, questions, seed, progress }, &jobs, threads)? {
-        if let Some(slot) = insights.get_mut(seen.job.place) {
-            *slot = seen.insight;
+        let Seen { job, found: Some((insight, newer)) } = seen else {
+            tree.lose(seen.job.id);
+            continue;
+        };
+        if let Some(slot) = insights.get_mut(job.place) {
+            *slot = insight;
         }
-        if let (Some(newer), Some(object)) = (seen.newer, tree.object_mut(seen.job.id)) {
+        if let (Some(newer), Some(object)) = (newer, tree.object_mut(job.id)) {
             *object = newer;
         }
     }
@@ -125,9 +129,8 @@ struct Look<'a> {
 
 struct Seen {
     job: Job,
-    insight: Insight,
-    /// The file's present state, if it is no longer that of the tree.
-    newer: Option<Object>,
+    /// What was found out, and the file's present state if it has changed; `None`: the file is left out.
+    found: Option<(Insight, Option<Object>)>,
 }
 
 fn look_at_all(look: Look<'_>, jobs: &[Job], threads: usize) -> Result<Vec<Seen>, WriteError> {
@@ -181,7 +184,7 @@ impl<'a> Inspector<'a> {
 
     fn look_at(&mut self, job: Job) -> Result<Seen, WriteError> {
         let Look { files, tree, questions, .. } = self.look;
-        let (hash, newer) = read_stable(files, tree, job.id, |contents, object| {
+        let read = read_stable(files, tree, job.id, |contents, object| {
             let Some(file) = object.file() else { return Ok(None) };
             if job.is_sampled {
                 if !sample::read(contents, &file.data(), &mut self.sample)? {
@@ -193,7 +196,14 @@ impl<'a> Inspector<'a> {
                 return Ok(Some(None));
             }
             Ok(self.hash(contents, file)?.map(Some))
-        })?;
+        });
+        let (hash, newer) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                files.faults.leave_out(error)?;
+                return Ok(Seen { job, found: None });
+            }
+        };
         let mut insight = Insight { hash, ..Insight::default() };
         if job.is_sampled && questions.sketches {
             insight.sketch = Sketch::of(&self.sample);
@@ -201,7 +211,7 @@ impl<'a> Inspector<'a> {
         if job.is_sampled && self.sample.len() as u64 >= category::LEAST_LEN {
             insight.category = self.sorter.category(&self.sample)?;
         }
-        Ok(Seen { job, insight, newer })
+        Ok(Seen { job, found: Some((insight, newer)) })
     }
 
     /// Hashes a file; nothing if it ended early.

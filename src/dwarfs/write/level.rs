@@ -2,7 +2,11 @@
 
 use std::num::NonZeroUsize;
 
-use super::options::{Codec, History, Order, Packing, Segmentation, Times, WriteOptions};
+use super::{
+    codec::{Bcj, Codec, Lzma},
+    faults::Unreadable,
+    options::{History, Order, Packing, Segmentation, Times, WriteOptions},
+};
 
 /// How hard to compress: 0 (not at all) to 9 (as small as can be), with the meaning that mkdwarfs gives to its levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,30 +22,32 @@ struct Meaning {
     order: Order,
 }
 
-const fn meaning(block_size_bits: u8, [data, metadata]: [i32; 2], step_shift: u8, order: Order) -> Meaning {
-    Meaning { block_size_bits, data: zstd(data), metadata: zstd(metadata), step_shift, order }
+const fn meaning(block_size_bits: u8, [data, metadata]: [Codec; 2], step_shift: u8, order: Order) -> Meaning {
+    Meaning { block_size_bits, data, metadata, step_shift, order }
 }
 
 const fn zstd(level: i32) -> Codec {
-    if level == 0 { Codec::None } else { Codec::Zstd { level } }
+    Codec::Zstd { level }
 }
+
+const LZ4HC: Codec = Codec::Lz4Hc { level: 9 };
+const LZMA: Codec = Codec::Lzma(Lzma { level: 9, extreme: false, dictionary_bits: None, filter: Bcj::None });
 
 /// Length of a window at every level that has one, as a power of two.
 const WINDOW_BITS: u8 = 12;
 
-/// What each level stands for: that of mkdwarfs, but where that has another codec than zstd (1 to 3, 8 and 9) there is
-/// a zstd of about its speed, or of about its size.
+/// What each level stands for: what it does in mkdwarfs. Metadata is stored up to level 6, where it is read in place.
 static LEVELS: [Meaning; 10] = [
-    meaning(20, [0, 0], 0, Order::None),
-    meaning(20, [1, 0], 0, Order::Path),
-    meaning(20, [3, 0], 0, Order::Path),
-    meaning(21, [5, 0], 1, Order::Similarity),
-    meaning(22, [11, 0], 2, Order::Similarity),
-    meaning(23, [19, 0], 2, Order::Similarity),
-    meaning(24, [22, 0], 3, Order::Similarity),
-    meaning(24, [22, 22], 3, Order::Similarity),
-    meaning(24, [22, 22], 4, Order::Similarity),
-    meaning(26, [22, 22], 4, Order::Similarity),
+    meaning(20, [Codec::None, Codec::None], 0, Order::None),
+    meaning(20, [Codec::Lz4, Codec::None], 0, Order::Path),
+    meaning(20, [LZ4HC, Codec::None], 0, Order::Path),
+    meaning(21, [LZ4HC, Codec::None], 1, Order::Similarity),
+    meaning(22, [zstd(11), Codec::None], 2, Order::Similarity),
+    meaning(23, [zstd(19), Codec::None], 2, Order::Similarity),
+    meaning(24, [zstd(22), Codec::None], 3, Order::Similarity),
+    meaning(24, [zstd(22), zstd(22)], 3, Order::Similarity),
+    meaning(24, [LZMA, LZMA], 4, Order::Similarity),
+    meaning(26, [LZMA, LZMA], 4, Order::Similarity),
 ];
 
 impl Level {
@@ -84,6 +90,7 @@ impl WriteOptions {
             packing: Packing::default(),
             threads: crate::sync::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             memory_limit: None,
+            unreadable: Unreadable::default(),
             created: None,
             latest_time: None,
             history: Some(History::default()),
@@ -111,15 +118,27 @@ mod tests {
     #[test]
     fn levels_stand_for_what_they_do_in_mkdwarfs() {
         let mib = [1, 1, 1, 2, 4, 8, 16, 16, 16, 64];
-        let data = [0, 1, 3, 5, 11, 19, 22, 22, 22, 22];
+        let data = [
+            "null",
+            "lz4",
+            "lz4hc:level=9",
+            "lz4hc:level=9",
+            "zstd:level=11",
+            "zstd:level=19",
+            "zstd:level=22",
+            "zstd:level=22",
+            "lzma:level=9",
+            "lzma:level=9",
+        ];
         let steps = [0, 0, 0, 1, 2, 2, 3, 3, 4, 4];
         for number in 0..=Level::MOST {
             let options = WriteOptions::at_level(Level::new(number).unwrap());
             options.check().unwrap();
             let at = usize::from(number);
             assert_eq!(options.block_size(), mib[at] << 20, "level {number}");
-            assert_eq!(options.data, zstd(data[at]), "level {number}");
-            assert_eq!(options.metadata, zstd(if number < 7 { 0 } else { data[at] }), "level {number}");
+            assert_eq!(options.data.to_string(), data[at], "level {number}");
+            let metadata = if number < 7 { "null" } else { data[at] };
+            assert_eq!(options.metadata.to_string(), metadata, "level {number}");
             let segmentation = options.segmentation.map(|it| (it.window_bits, it.step_shift, it.lookback));
             assert_eq!(segmentation, (steps[at] > 0).then_some((12, steps[at], 1)), "level {number}");
             let order = match number {

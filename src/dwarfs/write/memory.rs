@@ -10,8 +10,9 @@
 //! Names, attributes and sketches of files come on top, some hundred bytes for each file.
 
 use super::{
+    codec::{Codec, Lzma},
     error::WriteError,
-    options::{Codec, WriteOptions},
+    options::WriteOptions,
 };
 
 /// Buffers beyond those of the threads: one is filled, one waits.
@@ -20,6 +21,11 @@ pub(super) const SPARE_BUFFERS: usize = 2;
 const WINDOW: u64 = 10;
 /// Bytes that a codec needs for its tables, whatever it compresses.
 const TABLES: u64 = 4 << 20;
+/// Dictionary of lzma at its highest level, as a power of two.
+const LZMA_DICTIONARY: u8 = 26;
+/// Bytes that lzma needs for short matches and for prices, and brotli for its commands.
+const LZMA_TABLES: u64 = 8 << 20;
+const BROTLI_TABLES: u64 = 32 << 20;
 
 /// Returns how many threads may compress at a time.
 pub(super) fn threads(options: &WriteOptions) -> Result<usize, WriteError> {
@@ -62,12 +68,20 @@ fn of_thread(options: &WriteOptions) -> u64 {
 fn codec(codec: Codec, block: u64) -> u64 {
     match codec {
         Codec::None => 0,
+        Codec::Lz4 | Codec::Lz4Hc { .. } | Codec::Flac { .. } => TABLES,
         // Tables for hashes and chains of places, four bytes each, as long as the window or twice that; windows of
         // the lower levels end somewhere.
         Codec::Zstd { level: ..=5 } => (12 * block).min(16 << 20) + TABLES,
         Codec::Zstd { level: 6..=12 } => (12 * block).min(64 << 20) + TABLES,
         Codec::Zstd { level: 13..=17 } => (16 * block).min(160 << 20) + TABLES,
         Codec::Zstd { .. } => 18 * block + TABLES,
+        // The same, and twice the window for what is farther away.
+        Codec::ZstdLong { .. } => 20 * block + TABLES,
+        // Its dictionary, once more for the hashes, and eight times for the trees of matches; a filter works on a copy.
+        Codec::Lzma(Lzma { dictionary_bits, .. }) => {
+            12 * block.min(1 << dictionary_bits.unwrap_or(LZMA_DICTIONARY)) + LZMA_TABLES
+        }
+        Codec::Brotli { window_bits, .. } => 12 * block.min(1 << window_bits.min(62)) + BROTLI_TABLES,
     }
 }
 

@@ -15,10 +15,12 @@
 mod archive_writer;
 mod build;
 mod category;
+mod codec;
 mod compress;
 mod dedup;
 mod dir_source;
 mod error;
+mod faults;
 mod inspect;
 mod level;
 mod memory;
@@ -43,15 +45,17 @@ mod tests;
 use std::io::Write;
 
 use archive_writer::ArchiveWriter;
-use compress::Compressor;
+use codec::Compressor;
 
 pub use category::Categorizer;
+pub use codec::{Bcj, Codec, CodecTextError, Lzma, Machine, Padding, Pcm};
 pub use dir_source::DirSource;
 pub use error::{PathText, TarProblem, WriteError};
+pub use faults::{Faults, Unreadable};
 pub use level::Level;
 pub use memory::least as least_memory;
 pub use object::{Content, Device, FileContent, Object, Timestamp};
-pub use options::{Codec, History, Order, Packing, Segmentation, Times, WriteOptions};
+pub use options::{History, Order, Packing, Segmentation, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use source::{Contents, Source};
@@ -89,6 +93,8 @@ pub struct Summary {
     pub bytes_matched: u64,
     /// Size of the archive.
     pub bytes_out: u64,
+    /// What could not be read and is not in the archive.
+    pub left_out: u64,
 }
 
 /// Archives a tree. Everything is written to `output` in one go, from where it stands.
@@ -104,7 +110,8 @@ pub fn write_archive(
 ) -> Result<Summary, WriteError> {
     options.check()?;
     let threads = memory::threads(options)?;
-    let (mut tree, files) = scan::scan(source, progress)?;
+    let faults = Faults::new(options.unreadable, progress);
+    let (mut tree, files) = scan::scan(source, &faults, progress)?;
     let order = order::order(&tree, &options.order);
     let count = order.len() as u64;
     let questions = inspect::Questions {
@@ -132,6 +139,7 @@ pub fn write_archive(
     )?;
 
     progress.begin(Phase::Finish, 0, 0);
+    let lost = tree.forget_lost();
     let frozen = build::build(&tree, &segmented, options)?;
     if frozen.metadata.len() as u64 > limits::MAX_METADATA_LEN {
         return Err(WriteError::TooMany { what: "bytes of metadata" });
@@ -147,7 +155,8 @@ pub fn write_archive(
         write(SectionKind::History, &encode_history(history, options.created))?;
     }
     let bytes_out = archive.finish()?;
-    Ok(summarise(&tree, &segmented, bytes_out))
+    let summary = Summary { bytes_out, left_out: faults.left_out(), ..Summary::default() };
+    Ok(summarise(&tree, &segmented, lost, summary))
 }
 
 fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
@@ -173,11 +182,11 @@ fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
     history::History { entries: vec![entry] }.encode()
 }
 
-fn summarise(tree: &Tree, segmented: &segment::Segmented, bytes_out: u64) -> Summary {
+fn summarise(tree: &Tree, segmented: &segment::Segmented, lost: usize, told: Summary) -> Summary {
     let (duplicates, bytes_matched) = (segment::duplicates(segmented), segmented.matched);
-    let mut summary = Summary { bytes_out, duplicates, bytes_matched, ..Summary::default() };
-    summary.hard_links = (tree.entries().len() - tree.objects().len()) as u64;
-    for object in tree.objects() {
+    let mut summary = Summary { duplicates, bytes_matched, ..told };
+    summary.hard_links = (tree.entries().len() + lost - tree.objects().len()) as u64;
+    for object in tree.object_ids().filter(|id| !tree.is_lost(*id)).filter_map(|id| tree.object(id)) {
         match &object.content {
             Content::Directory => summary.directories += 1,
             Content::Symlink(_) => summary.symlinks += 1,

@@ -4,24 +4,14 @@ use std::num::NonZeroUsize;
 
 use super::{
     category::{Categorizer, Category},
+    codec::Codec,
     error::WriteError,
+    faults::Unreadable,
     memory,
     object::Timestamp,
     segment::LEAST_BITS,
 };
 use crate::{dwarfs::profile::Profile, sync::Arc};
-
-/// How sections are compressed. What does not get smaller is stored in any case.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Codec {
-    /// Not at all.
-    None,
-    /// zstd at a level from 1 to 22.
-    Zstd {
-        /// The level.
-        level: i32,
-    },
-}
 
 /// Which times of an object are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,8 +70,9 @@ impl Segmentation {
 }
 
 /// Which tables of the metadata are stored as differences. That makes uncompressed metadata smaller and costs every
-/// reader time and memory when it opens the archive, so nothing is packed unless asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// reader time and memory when it opens the archive, so nothing is packed unless asked for but the strings, which
+/// are read in place all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packing {
     /// The table of each file's first chunk.
     pub chunk_table: bool,
@@ -93,6 +84,22 @@ pub struct Packing {
     pub string_index: bool,
     /// Names and symlink targets as lists of strings instead of one buffer each.
     pub plain_strings: bool,
+    /// Names and symlink targets by symbols (FSST), each where that is smaller; in stored metadata only. (Of 11,000
+    /// files, a Debian root with gcc, it takes 393 KB down to 339; of what zstd and lzma make of it, no more than 1 %.)
+    pub symbols: bool,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Self {
+            chunk_table: false,
+            directories: false,
+            shared_files: false,
+            string_index: false,
+            plain_strings: false,
+            symbols: true,
+        }
+    }
 }
 
 /// Who made the archive, and how: one entry of its history.
@@ -121,6 +128,8 @@ pub struct WriteOptions {
     pub categorizers: Vec<Categorizer>,
     /// Which tables of the metadata are packed.
     pub packing: Packing,
+    /// What becomes of it if something cannot be read.
+    pub unreadable: Unreadable,
     /// Threads that compress, if the memory suffices.
     pub threads: NonZeroUsize,
     /// Bytes of memory that the blocks under way, and what compresses them, may take up; `None`: as many as there are
@@ -140,8 +149,6 @@ const BLOCK_SIZE_BITS: std::ops::RangeInclusive<u8> = 10..=30;
 const WINDOWS: std::ops::RangeInclusive<u8> = LEAST_BITS..=24;
 /// Windows that are remembered of a block, as a power of two: what finds them takes some 10 bytes each.
 const MOST_WINDOWS_BITS: u8 = 22;
-/// Levels of zstd.
-const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 1..=22;
 
 impl WriteOptions {
     /// Block size in bytes.
@@ -178,15 +185,8 @@ impl WriteOptions {
             in_range("lookback", segmentation.lookback, 1, u8::MAX)?;
         }
         memory::threads(self)?;
-        for codec in [self.data, self.metadata] {
-            if let Codec::Zstd { level } = codec
-                && !ZSTD_LEVELS.contains(&level)
-            {
-                let (least, most) = (i64::from(*ZSTD_LEVELS.start()), i64::from(*ZSTD_LEVELS.end()));
-                let found = i64::from(level);
-                return Err(WriteError::Option { option: "zstd level", found, least, most });
-            }
-        }
+        self.data.check()?;
+        self.metadata.check()?;
         Ok(())
     }
 }

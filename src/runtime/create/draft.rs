@@ -48,6 +48,7 @@ pub(super) struct Draft<'a> {
     table: LayerTable,
     settings: Settings,
     created: u64,
+    depth: Depth,
     end: u64,
 }
 
@@ -64,8 +65,8 @@ impl<'a> Draft<'a> {
         file.set_length(reserved.end()).map_err(CreateError::Program)?;
         let settings = Settings::new(ImageId::from_random(random().map_err(CreateError::Program)?));
         let end = reserved.end();
-        let (table, created) = (LayerTable::default(), plan.created);
-        Ok(Self { file, path: &plan.output, reserved, table, settings, created, end })
+        let (table, created, depth) = (LayerTable::default(), plan.created, plan.depth);
+        Ok(Self { file, path: &plan.output, reserved, table, settings, created, depth, end })
     }
 
     /// Archives a source behind what is there, and checks it.
@@ -94,7 +95,7 @@ impl<'a> Draft<'a> {
             written
         };
         let place = Place::At { offset, len: None };
-        let found = verify_archive(self.file, self.path, place, Depth::Checksums, &mut |_, _| {})?;
+        let found = verify_archive(self.file, self.path, place, self.depth, &mut |_, _| {})?;
         self.end = offset.saturating_add(found.length);
         if kind == ArchiveKind::Base
             && let Some(distribution) = distribution(self.file, offset)

@@ -28,7 +28,7 @@ use crate::{
         self, DirSource, Progress, PublishError, Source, Summary, TarLimits, TarSource, WriteError,
         WriteOptions,
     },
-    image::{ArchiveKind, ImageError, elf::ElfError, twin::TwinError},
+    image::{ArchiveKind, Depth, ImageError, elf::ElfError, twin::TwinError},
 };
 
 pub use debian::Debian;
@@ -53,6 +53,8 @@ pub struct CreatePlan {
     pub output: PathBuf,
     /// How the root is archived.
     pub options: WriteOptions,
+    /// How far the archives are looked at before the image gets its name.
+    pub depth: Depth,
     /// Where tools are looked for, the first place first; empty for an image without.
     pub tool_roots: Vec<PathBuf>,
     /// The time of making, in seconds since the epoch.

@@ -12,14 +12,17 @@
 
 mod chunks;
 mod inodes;
+mod strings;
 mod tables;
 
 use chunks::Chunks;
 use inodes::Inodes;
+use strings::StringTable;
 use tables::{Directories, InodeRows, Map, Owners, Strings, Table, TimeBase};
 
 use super::{
     category::Category,
+    codec::Codec,
     error::WriteError,
     object::Content,
     options::{Packing, Times, WriteOptions},
@@ -30,7 +33,7 @@ use crate::dwarfs::format::{
     freeze::{Frozen, List, Value, freeze},
     metadata::{
         DEFAULT_MIN_CHUNK_COUNT, FEATURE_SPARSE_FILES, chunk, dir_entry, directory, options as option, root,
-        size_cache, string_table,
+        size_cache,
     },
 };
 
@@ -56,6 +59,8 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
         differences(directories.directories.iter_mut().map(|[_, first, _]| first));
         directories.directories.iter_mut().for_each(|[parent, _, own]| (*parent, *own) = (0, 0));
     }
+    // A codec finds in plain strings what symbols hide from it.
+    let packing = Packing { symbols: packing.symbols && options.metadata == Codec::None, ..packing };
     let names = StringTable::new(&strings.names, packing)?;
     let targets = StringTable::new(&strings.targets, packing)?;
     let devices: Vec<u64> = devices(tree, &inodes);
@@ -215,37 +220,6 @@ impl Totals {
             totals.hard_links = totals.hard_links.saturating_add(size.saturating_mul(u64::from(more_links)));
         }
         totals
-    }
-}
-
-/// Strings one after the other, with where each begins and the last one ends, or with their lengths.
-struct StringTable {
-    buffer: Vec<u8>,
-    index: Vec<u32>,
-    is_packed: bool,
-}
-
-impl StringTable {
-    fn new(strings: &[Vec<u8>], packing: Packing) -> Result<Self, WriteError> {
-        let too_many = |_| WriteError::TooMany { what: "bytes of names" };
-        let mut table = Self { buffer: Vec::new(), index: vec![0], is_packed: packing.string_index };
-        for string in strings {
-            table.buffer.extend_from_slice(string);
-            table.index.push(u32::try_from(table.buffer.len()).map_err(too_many)?);
-        }
-        if table.is_packed {
-            differences(table.index.iter_mut());
-            table.index.remove(0);
-        }
-        Ok(table)
-    }
-
-    fn value(&self) -> Value<'_> {
-        Value::Struct(vec![
-            (string_table::BUFFER, Value::Bytes(&self.buffer)),
-            (string_table::INDEX, Value::List(List::U32(&self.index))),
-            (string_table::PACKED_INDEX, Value::Bool(self.is_packed)),
-        ])
     }
 }
 

@@ -183,21 +183,34 @@ impl Segmenter<'_> {
         let mut queue = VecDeque::from(groups);
         while let Some(Group { first, mut others, category }) = queue.pop_front() {
             let start = self.out.pieces.len();
-            let (pieces, newer) = read_stable(files, tree, first, |contents, object| {
+            let read = read_stable(files, tree, first, |contents, object| {
                 self.out.pieces.truncate(start);
                 let is_whole = self.add_file(contents, object)?;
                 Ok(is_whole.then_some(start..self.out.pieces.len()))
-            })?;
+            });
+            let is_left_out = read.is_err();
+            let (pieces, newer) = match read {
+                Ok(found) => found,
+                Err(error) => {
+                    files.faults.leave_out(error)?;
+                    tree.lose(first);
+                    self.out.pieces.truncate(start);
+                    (start..start, None)
+                }
+            };
+            // Whoever is not as the others any more leaves their group.
+            if (is_left_out || newer.is_some()) && !others.is_empty() {
+                let second = others.remove(0);
+                let others = std::mem::take(&mut others);
+                queue.push_front(Group { first: second, others, category });
+            }
             if let (Some(newer), Some(object)) = (newer, tree.object_mut(first)) {
                 *object = newer;
-                if !others.is_empty() {
-                    let second = others.remove(0);
-                    let others = std::mem::take(&mut others);
-                    queue.push_front(Group { first: second, others, category });
-                }
             }
             self.progress.files(1 + others.len() as u64);
-            self.out.files.push(Packed { group: Group { first, others, category }, pieces });
+            if !is_left_out {
+                self.out.files.push(Packed { group: Group { first, others, category }, pieces });
+            }
             if self.blocks.is_aborted {
                 break;
             }
