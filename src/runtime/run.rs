@@ -10,8 +10,10 @@ use std::{
 use thiserror::Error;
 
 use super::{
+    facts::facts,
     host::{CasefoldChoice, Host},
     plan::{self, Command},
+    policy::{PolicyError, policies},
     server::{Duty, Lease, Merger, Place, ServerError, join_or_start},
     site::Site,
     stack::CachePlan,
@@ -22,11 +24,13 @@ use crate::{
     fuse,
     image::ImageError,
     instance::{
-        self, Instance, accounts, bashrc,
+        self, Instance, InstanceId, accounts, bashrc,
         dirs::DirsError,
         logs::{self, Files, Verbosity},
     },
-    sandbox::{self, Bwrap, Engine, Inputs, Plan, Role, SandboxError, Stage, Stdio, Verdict},
+    sandbox::{
+        self, Bwrap, Cause, Engine, Inputs, Plan, Rights, Role, SandboxError, Stage, Stdio, Verdict, What,
+    },
     sys::{
         errno::Errno,
         inherit,
@@ -84,6 +88,9 @@ pub enum RunError {
     /// Where they are put.
     #[error(transparent)]
     OwnDir(#[from] OwnDirError),
+    /// What the user lets images have.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The server.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -125,6 +132,8 @@ impl RunError {
             }
             Self::OnlyEngine { .. } => Some("use: fim-overlay set auto, or FIM_OVERLAY=fuse"),
             Self::Server(ServerError::Running) => Some("end its other instances first"),
+            Self::Policy(_) => Some("correct it, or move it away"),
+            Self::Sandbox(SandboxError::Identity { .. }) => Some("use: fim-env set, or fim-env del"),
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
             _ => None,
         }
@@ -140,6 +149,8 @@ pub struct Request {
     pub command: Command,
     /// As whom.
     pub role: Role,
+    /// Whether it runs under deny-all, whatever the image says.
+    pub strict: bool,
     /// The file to which what is read of the image's files is recorded; absolute.
     pub record: Option<PathBuf>,
 }
@@ -159,18 +170,24 @@ pub enum Finished {
 }
 
 /// Runs a program over the merged root of an image and waits for its end. The calling process has one thread. `stdio` is
-/// what the program gets as stdin, stdout and stderr.
+/// what the program gets as stdin, stdout and stderr; `warn` takes sentences about what the image asks for and does not
+/// get.
 ///
 /// # Errors
 ///
 /// [`RunError`]; nothing of the run is left then.
-pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result<Finished, RunError> {
+pub fn run(
+    host: &Host,
+    request: &Request,
+    stdio: [BorrowedFd<'_>; 3],
+    warn: &dyn Fn(&str),
+) -> Result<Finished, RunError> {
     logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
     let place = Place::new(&ground.site.app, ground.site.key);
     let mut lease = ground.join(host, request, &place)?;
-    let outcome = ground.run_inside(host, request, &lease, &place, stdio);
+    let outcome = ground.run_inside(host, request, &lease, &place, stdio, warn);
     let outcome = outcome.and_then(|finished| match request.record {
         Some(_) => Ok(lease.save().map(|()| finished)?),
         None => Ok(finished),
@@ -181,6 +198,23 @@ pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result
         place.clean_up()?;
     }
     outcome
+}
+
+/// Makes the plan of a run, and runs nothing. The second value says what is left out.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn dry_run(host: &Host, request: &Request) -> Result<(Plan, Vec<String>), RunError> {
+    let site = Site::find(host, &request.image)?;
+    let role = if host.choices.root { Role::Root } else { request.role };
+    // What the run would be called is not known before it runs.
+    let pid = process::id();
+    let seat = Seat { path: &site.app.instances().join(pid.to_string()), id: InstanceId::new(0), pid };
+    let engine = EngineFile::find()?;
+    let plan = plan_of(host, request, &site, role, &seat, &engine)?;
+    let left_out = left_out(&plan);
+    Ok((plan, left_out))
 }
 
 /// Everything that stands before the server is asked.
@@ -253,32 +287,21 @@ impl Ground {
         lease: &Lease,
         place: &Place,
         stdio: Stdio<'_>,
+        warn: &dyn Fn(&str),
     ) -> Result<Finished, RunError> {
         let instance = self.furnish(host, place)?;
         let engine = EngineFile::find()?;
-        let settings = self.site.image.settings();
-        let command = request.command.arguments(settings, &instance.path().join("bashrc"));
-        let variables: Vec<(String, String)> =
-            settings.environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let plan = Plan::new(&Inputs {
-            role: self.role,
-            user: &host.user,
-            app: &self.site.app,
-            instance: instance.path(),
-            instance_id: lease.id,
-            pid: process::id(),
-            data: self.site.data.path(),
-            layers: &self.site.data.layers(),
-            image: self.site.image.path(),
-            distribution: settings.labels.get("distribution").map_or("", String::as_str),
-            engine: engine.engine(),
-            hidden: &host.hidden,
-            environment: &host.environment,
-            pass_all: host.choices.pass_all,
-            settings: &variables,
-            directory: host.directory.as_deref(),
-            command: &command,
-        });
+        let seat = Seat { path: instance.path(), id: lease.id, pid: process::id() };
+        let plan = plan_of(host, request, &self.site, self.role, &seat, &engine)?;
+        if let Some(sandbox::Known { user, .. }) = &plan.known_user {
+            // What an image without accounts of its own would get; the real files are made where its own are known.
+            instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
+            instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
+        }
+        for sentence in left_out(&plan) {
+            tracing::warn!("{sentence}");
+            warn(&sentence);
+        }
         let signals = Signals::block(&PASSED_ON)
             .map_err(|source| RunError::Step { step: "take over the signals", source })?;
         let sandbox = sandbox::spawn(
@@ -294,7 +317,7 @@ impl Ground {
         )?;
         let verdict = sandbox::attend(sandbox, &plan.program, stdio, Some(lease.as_fd()), &signals)?;
         tracing::info!(?verdict, "the program has ended");
-        Ok(finished(verdict, command.first().map_or(OsStr::new(""), OsString::as_os_str)))
+        Ok(finished(verdict, plan.program.arguments.first().map_or(OsStr::new(""), OsString::as_os_str)))
     }
 
     /// Makes the instance's directory.
@@ -303,7 +326,6 @@ impl Ground {
         logs::write_to(&instance.logs(), Files::Boot);
         let prompt = self.site.image.settings().environment.get("PS1");
         instance.write("bashrc", bashrc::text(prompt, self.site.image.path()).as_bytes())?;
-        // What an image without accounts of its own would get; the real files are made where its own are known.
         let user = &host.user;
         instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
         instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
@@ -314,6 +336,67 @@ impl Ground {
         tracing::info!(image = %self.site.image.path().display(), role = ?self.role, "start");
         Ok(instance)
     }
+}
+
+/// What a run is called.
+struct Seat<'a> {
+    /// `FIM_DIR_INSTANCE`.
+    path: &'a Path,
+    /// Its number.
+    id: InstanceId,
+    /// Its process.
+    pid: i32,
+}
+
+fn plan_of(
+    host: &Host,
+    request: &Request,
+    site: &Site,
+    role: Role,
+    seat: &Seat<'_>,
+    engine: &EngineFile,
+) -> Result<Plan, RunError> {
+    let settings = site.image.settings();
+    let policies = policies(host)?;
+    let limits: Vec<_> = policies.iter().flat_map(|policy| policy.limits_of(&settings.image_id)).collect();
+    let rights = Rights::new(&settings.permissions, request.strict, &limits);
+    let variables: Vec<(String, String)> =
+        settings.environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(Plan::new(&Inputs {
+        role,
+        user: &host.user,
+        app: &site.app,
+        instance: seat.path,
+        instance_id: seat.id,
+        pid: seat.pid,
+        data: site.data.path(),
+        layers: &site.data.layers(),
+        image: site.image.path(),
+        distribution: settings.labels.get("distribution").map_or("", String::as_str),
+        engine: engine.engine(),
+        hidden: &host.hidden,
+        rights: &rights,
+        unshare: &settings.unshare,
+        binds: &settings.binds,
+        facts: &facts(host, &rights),
+        environment: &host.environment,
+        pass_all: host.choices.pass_all,
+        settings: &variables,
+        directory: host.directory.as_deref(),
+        command: &request.command.arguments(settings, &seat.path.join("bashrc")),
+    })?)
+}
+
+/// What the image asks for and does not get: what the plan leaves out, and binds of places that are not there.
+fn left_out(plan: &Plan) -> Vec<String> {
+    let missing = plan.mounts.iter().filter_map(|mount| match (&mount.what, mount.cause) {
+        (What::Bind { from, .. }, Cause::Bind(index)) => {
+            let error = std::fs::metadata(from).err()?;
+            Some(format!("left out bind {index}, {} to {}: {error}", from.display(), mount.to.display()))
+        }
+        _ => None,
+    });
+    plan.warnings.iter().cloned().chain(missing).collect()
 }
 
 /// The engine's own program, for process 1 inside.

@@ -5,7 +5,8 @@ use std::{
     path::Path,
 };
 
-use super::plan::{Access, Capabilities, Identity, Missing, Mount, Network, Plan, What};
+use super::plan::{Access, Capabilities, Identity, Missing, Mount, Plan, What};
+use crate::config::Namespace;
 
 /// Renders everything up to the program; `root` is where the merged root is on the host. The mount points of `plan`
 /// are there, and their paths have no symlinks.
@@ -29,8 +30,15 @@ pub fn render(plan: &Plan, root: &Path) -> Vec<OsString> {
             few.iter().for_each(|capability| arguments.add(["--cap-add", capability]));
         }
     }
-    if plan.network == Network::None {
-        arguments.add(["--unshare-net"]);
+    for namespace in plan.namespaces.keys() {
+        match namespace {
+            Namespace::Ipc => arguments.add(["--unshare-ipc"]),
+            Namespace::Net => arguments.add(["--unshare-net"]),
+            Namespace::Uts => arguments.add(["--unshare-uts"]),
+            Namespace::Cgroup => arguments.add(["--unshare-cgroup"]),
+            // Said above: always, and where the ids are mapped.
+            Namespace::Pid | Namespace::User | Namespace::All => {}
+        }
     }
     arguments.add([OsStr::new("--bind"), root.as_os_str(), OsStr::new("/")]);
     plan.mounts.iter().for_each(|mount| arguments.mount(mount));
@@ -86,12 +94,18 @@ mod tests {
         Plan {
             identity,
             capabilities,
-            network: Network::Host,
+            namespaces: BTreeMap::new(),
             mounts: vec![Mount { what, to: "/to".into(), cause: Cause::Basis }],
             home: "/".into(),
             known_user: None,
             init: "/init".into(),
-            program: Program { arguments: vec![], environment: BTreeMap::new(), directories: vec![] },
+            program: Program {
+                arguments: vec![],
+                environment: BTreeMap::new(),
+                reasons: BTreeMap::new(),
+                directories: vec![],
+            },
+            warnings: vec![],
         }
     }
 
@@ -121,6 +135,16 @@ mod tests {
             let words = words(&plan(identity, capabilities, What::Proc));
             assert_eq!(words, format!("{START}|{expected}|{ROOT}|--proc|/to|--chdir|/"));
         }
+    }
+
+    #[test]
+    fn namespaces() {
+        let mut plan = plan(Identity::HostRoot, Capabilities::All, What::Proc);
+        let all = [Namespace::Pid, Namespace::Ipc, Namespace::Net, Namespace::Uts, Namespace::Cgroup];
+        plan.namespaces = all.map(|namespace| (namespace, Cause::Unshare)).into();
+        let words = words(&plan);
+        let expected = "--unshare-ipc|--unshare-net|--unshare-uts|--unshare-cgroup";
+        assert_eq!(words, format!("{START}|--cap-add|ALL|{expected}|{ROOT}|--proc|/to|--chdir|/"));
     }
 
     #[test]
