@@ -80,17 +80,8 @@ pub fn explain(plan: &Plan) -> Vec<Row> {
         Identity::Mapped { uid, gid } => format!("uid {uid}, gid {gid}"),
     };
     let mut rows = vec![row(Subject::Identity, "user", who, Cause::Accounts)];
-    match &plan.capabilities {
-        Capabilities::None => {}
-        Capabilities::All => {
-            let what = "in a user namespace that holds the caller alone".to_owned();
-            rows.push(row(Subject::Capability, "all", what, Cause::Accounts));
-        }
-        Capabilities::Only(few) => {
-            rows.extend(
-                few.iter().map(|name| row(Subject::Capability, name, String::new(), Cause::Accounts)),
-            );
-        }
+    if let Capabilities::Only(few) = &plan.capabilities {
+        rows.extend(few.iter().map(|name| row(Subject::Capability, name, String::new(), Cause::Accounts)));
     }
     rows.extend(
         plan.namespaces

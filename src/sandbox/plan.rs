@@ -29,7 +29,7 @@ mod grant;
 mod identity;
 mod mounts;
 
-/// Capabilities of root inside where it is the host's root as well: enough to own, change and install files and to
+/// Capabilities of root inside, of the host's and of a user namespace's: enough to own, change and install files and to
 /// become other users; not enough to mount, to trace processes outside or to open files by handle.
 const ROOT_CAPABILITIES: [&str; 13] = [
     "CAP_AUDIT_WRITE",
@@ -77,8 +77,6 @@ pub enum Capabilities {
     None,
     /// These only.
     Only(Vec<&'static str>),
-    /// All of a user namespace that holds nothing but the caller.
-    All,
 }
 
 /// How a place of the host is shown.
@@ -326,16 +324,14 @@ impl Plan {
     }
 }
 
-/// What root may do is no more than what it may do to what it was given.
+/// Root inside must not mount: it could take away what covers the host's private places, and make writable what is
+/// shown read-only.
 fn capabilities(inputs: &Inputs<'_>, identity: Identity) -> Capabilities {
-    match identity {
-        Identity::HostRoot => Capabilities::Only(ROOT_CAPABILITIES.to_vec()),
-        Identity::Mapped { .. } if inputs.role == Role::Root && inputs.user.uid != 0 => Capabilities::All,
-        Identity::Mapped { uid: 0, .. } if inputs.user.uid == 0 => {
-            Capabilities::Only(ROOT_CAPABILITIES.to_vec())
-        }
-        Identity::Mapped { .. } => Capabilities::None,
-    }
+    let is_root = match identity {
+        Identity::HostRoot => true,
+        Identity::Mapped { uid, .. } => uid == 0 && (inputs.role == Role::Root || inputs.user.uid == 0),
+    };
+    if is_root { Capabilities::Only(ROOT_CAPABILITIES.to_vec()) } else { Capabilities::None }
 }
 
 /// The namespaces of its own; the mount namespace goes without saying.

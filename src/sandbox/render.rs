@@ -24,7 +24,6 @@ pub fn render(plan: &Plan, root: &Path) -> Vec<OsString> {
     }
     match &plan.capabilities {
         Capabilities::None => arguments.add(["--cap-drop", "ALL"]),
-        Capabilities::All => arguments.add(["--cap-add", "ALL"]),
         Capabilities::Only(few) => {
             arguments.add(["--cap-drop", "ALL"]);
             few.iter().for_each(|capability| arguments.add(["--cap-add", capability]));
@@ -128,8 +127,8 @@ mod tests {
             ),
             (
                 Identity::Mapped { uid: 0, gid: 0 },
-                Capabilities::All,
-                "--unshare-user|--uid|0|--gid|0|--cap-add|ALL",
+                Capabilities::Only(vec![]),
+                "--unshare-user|--uid|0|--gid|0|--cap-drop|ALL",
             ),
         ] {
             let words = words(&plan(identity, capabilities, What::Proc));
@@ -139,12 +138,12 @@ mod tests {
 
     #[test]
     fn namespaces() {
-        let mut plan = plan(Identity::HostRoot, Capabilities::All, What::Proc);
+        let mut plan = plan(Identity::HostRoot, Capabilities::None, What::Proc);
         let all = [Namespace::Pid, Namespace::Ipc, Namespace::Net, Namespace::Uts, Namespace::Cgroup];
         plan.namespaces = all.map(|namespace| (namespace, Cause::Unshare)).into();
         let words = words(&plan);
         let expected = "--unshare-ipc|--unshare-net|--unshare-uts|--unshare-cgroup";
-        assert_eq!(words, format!("{START}|--cap-add|ALL|{expected}|{ROOT}|--proc|/to|--chdir|/"));
+        assert_eq!(words, format!("{START}|--cap-drop|ALL|{expected}|{ROOT}|--proc|/to|--chdir|/"));
     }
 
     #[test]
@@ -160,7 +159,7 @@ mod tests {
             (bind(Access::ReadWrite, Missing::Skip), "--bind-try|/from|/to"),
             (bind(Access::Devices, Missing::Fail), "--dev-bind|/from|/to"),
         ] {
-            let words = words(&plan(Identity::HostRoot, Capabilities::All, what));
+            let words = words(&plan(Identity::HostRoot, Capabilities::None, what));
             assert!(words.ends_with(&format!("|{ROOT}|{expected}|--chdir|/")), "{words}");
         }
     }

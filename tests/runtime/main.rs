@@ -22,6 +22,7 @@ mod kill;
 mod layers;
 mod making;
 mod overlay;
+mod permissions;
 mod place;
 mod profile;
 mod signals;

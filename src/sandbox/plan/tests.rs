@@ -139,20 +139,23 @@ fn value<'a>(plan: &'a Plan, name: &str) -> Option<&'a str> {
 
 #[test]
 fn who_runs_decides_ids_and_capabilities() {
-    for (uid, role, identity, all) in [
-        (0, Role::User, Identity::HostRoot, false),
-        (0, Role::Root, Identity::HostRoot, false),
+    for (uid, role, identity, is_root) in [
+        (0, Role::User, Identity::HostRoot, true),
+        (0, Role::Root, Identity::HostRoot, true),
         (1000, Role::User, Identity::Mapped { uid: 1000, gid: 1000 }, false),
         (1000, Role::Root, Identity::Mapped { uid: 0, gid: 0 }, true),
     ] {
         let plan = Case::new(uid).plan(role, false);
         assert_eq!(plan.identity, identity, "{uid} {role:?}");
-        assert_eq!(plan.capabilities == Capabilities::All, all, "{uid} {role:?}");
         assert_eq!(plan.known_user.is_some(), role == Role::User);
-    }
-    let Capabilities::Only(few) = Case::new(0).plan(Role::Root, false).capabilities else { panic!() };
-    for dangerous in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_MODULE"] {
-        assert!(!few.contains(&dangerous));
+        let Capabilities::Only(few) = plan.capabilities else {
+            assert!(!is_root, "{uid} {role:?}");
+            continue;
+        };
+        assert!(is_root && few.contains(&"CAP_CHOWN"));
+        for dangerous in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_MODULE"] {
+            assert!(!few.contains(&dangerous));
+        }
     }
 }
 
