@@ -44,10 +44,7 @@ pub(super) fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Resul
             }
             continue;
         };
-        let place = match find(&covered, &mount.to) {
-            Some(cover) => cover.ensure(&mount.to, kind, mode),
-            None => root.ensure(&mount.to, kind, mode),
-        };
+        let place = place(root, &covered, &mount.to, kind, mode);
         match place {
             Ok(real) => {
                 if kind == Kind::Directory && mount.what != What::Directory {
@@ -88,8 +85,8 @@ impl Cover {
     }
 
     /// As [`RootDir::ensure`] in what is shown here: whoever could write there cannot lead a mount elsewhere either.
-    fn ensure(&self, path: &Path, kind: Kind, mode: u32) -> io::Result<PathBuf> {
-        let rest = path.strip_prefix(&self.asked).unwrap_or(path);
+    fn ensure(&self, real: &Path, kind: Kind, mode: u32) -> io::Result<PathBuf> {
+        let rest = real.strip_prefix(&self.real).unwrap_or(real);
         if rest.as_os_str().is_empty() {
             return Ok(self.real.clone());
         }
@@ -101,6 +98,22 @@ impl Cover {
             Access::ReadWrite | Access::Devices => from.ensure(&path, kind, mode)?,
         };
         Ok(self.real.join(inside.strip_prefix("/").unwrap_or(&inside)))
+    }
+}
+
+/// Makes a mount point where the path leads when the mounts before it have been made.
+fn place(root: &RootDir, covered: &[Cover], path: &Path, kind: Kind, mode: u32) -> io::Result<PathBuf> {
+    let real = match find(covered, path) {
+        Some(cover) => cover.real.join(path.strip_prefix(&cover.asked).unwrap_or(path)),
+        None => root.ensure(path, kind, mode)?,
+    };
+    // An image's symlink must not put a place over what every sandbox has, and mount points into that place then.
+    if real != path && covered.iter().any(|cover| cover.asked != path && cover.real.starts_with(&real)) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match covered.iter().rev().find(|cover| real.starts_with(&cover.real)) {
+        Some(top) => top.ensure(&real, kind, mode),
+        None => Ok(real),
     }
 }
 
@@ -134,14 +147,12 @@ fn make_home(plan: &mut Plan, root: &RootDir, covered: &[Cover]) {
     if !plan.home.is_absolute() {
         return;
     }
-    let made = match find(covered, &plan.home) {
-        Some(cover) => cover.ensure(&plan.home, Kind::Directory, 0o700).map(|real| {
-            if cover.from.is_none() {
-                plan.mounts.push(Mount { what: What::Directory, to: real, cause: Cause::Accounts });
-            }
-        }),
-        None => root.ensure(&plan.home, Kind::Directory, 0o700).map(drop),
-    };
+    let made = place(root, covered, &plan.home, Kind::Directory, 0o700).map(|real| {
+        let top = covered.iter().rev().find(|cover| real.starts_with(&cover.real));
+        if top.is_some_and(|cover| cover.from.is_none()) {
+            plan.mounts.push(Mount { what: What::Directory, to: real, cause: Cause::Accounts });
+        }
+    });
     if let Err(error) = made {
         tracing::warn!(%error, home = %plan.home.display(), "cannot make the home directory");
     }
@@ -244,6 +255,30 @@ mod tests {
         assert_eq!(places, ["/var/tmp", "/var/tmp/fim", "/run/resolv.conf", "/var/tmp/fim"]);
         assert!(base.join("run/resolv.conf").is_file() && base.join("home/alice").is_dir());
         assert!(!base.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_symlink_puts_nothing_over_what_every_sandbox_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["root/tmp", "given"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        symlink("/tmp", path("root/media")).unwrap();
+        symlink("/", path("root/mnt")).unwrap();
+        symlink("/tmp/x", path("root/inside")).unwrap();
+        let given = || What::Bind { from: path("given"), access: Access::ReadWrite, missing: Missing::Skip };
+        let mut plan = plan(vec![
+            (What::Tmpfs { mode: 0o1777 }, "/tmp"),
+            (given(), "/media"),
+            (given(), "/mnt"),
+            (given(), "/inside"),
+            (What::Tmpfs { mode: 0o755 }, "/tmp/fim"),
+        ]);
+        prepare(&mut plan, &RootDir::open(&path("root")).unwrap(), folder.path()).unwrap();
+        let places: Vec<_> = plan.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect();
+        assert_eq!(places, ["/tmp", "/tmp/x", "/tmp/fim"]);
+        assert_eq!(fs::read_dir(path("given")).unwrap().count(), 0);
     }
 
     #[test]

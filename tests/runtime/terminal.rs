@@ -259,20 +259,21 @@ fn everything_that_was_written_is_shown() {
     });
 }
 
-/// A program inside that pretends keys (TIOCSTI) reaches its own terminal at most.
-pub fn nothing_is_typed_outside() {
+/// A program inside that pretends keys (TIOCSTI) reaches its own terminal at most; `perl` starts a perl inside.
+pub fn nothing_is_typed_outside(perl: &str) {
     for_each_user(|world| {
         let screen = Screen::new();
-        let script = "H=$FIM_DIR_RUNTIME_HOST; L=$H/lib/x86_64-linux-gnu:$H/usr/lib/x86_64-linux-gnu:$H/lib64:$H/usr/lib64
-            $H/lib64/ld-linux-x86-64.so.2 --library-path $L $H/usr/bin/perl -e '
-                for my $name (\"/dev/tty\", \"/dev/stdin\", \"/dev/pts/0\") {
-                    open(my $t, \"+<\", $name) or next;
+        let script = format!(
+            r#"{perl} -e '
+                for my $name ("/dev/tty", "/dev/stdin", "/dev/pts/0") {{
+                    open(my $t, "+<", $name) or next;
                     my $done = 0;
-                    for my $key (split //, \"typed outside\\n\") { $done++ if ioctl($t, 0x5412, $key); }
-                    print \"$name $done\\n\";
-                }
-                print \"end of typing\\n\"'";
-        ends_with(run(world, &screen, script), 0);
+                    for my $key (split //, "typed outside\n") {{ $done++ if ioctl($t, 0x5412, $key); }}
+                    print "$name $done\n";
+                }}
+                print "end of typing\n"'"#
+        );
+        ends_with(run(world, &screen, &script), 0);
         screen.wait_for("end of typing");
         println!("{}", screen.text());
         // Whoever reads the caller's terminal next gets nothing.
