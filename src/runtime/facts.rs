@@ -80,7 +80,7 @@ fn devices_in(dev: &Path) -> Vec<OsString> {
         })
     };
     let mut names: Vec<OsString> =
-        entries(dev).into_iter().filter(|path| is_device(path)).filter_map(name_of).collect();
+        entries(dev).into_iter().filter(|path| is_device(path)).filter_map(|path| name_of(&path)).collect();
     names.sort();
     names
 }
@@ -89,7 +89,7 @@ fn devices_in(dev: &Path) -> Vec<OsString> {
 fn optical(class: &Path) -> Vec<OsString> {
     let is_optical =
         |path: &Path| fs::read_to_string(path.join("device/type")).is_ok_and(|kind| kind.trim() == "5");
-    entries(class).into_iter().filter(|path| is_optical(path)).filter_map(name_of).collect()
+    entries(class).into_iter().filter(|path| is_optical(path)).filter_map(|path| name_of(&path)).collect()
 }
 
 fn sockets(host: &Host) -> Sockets {
@@ -157,7 +157,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn name_of(path: PathBuf) -> Option<OsString> {
+fn name_of(path: &Path) -> Option<OsString> {
     path.file_name().map(OsStr::to_owned)
 }
 

@@ -33,9 +33,17 @@ const fn read_only(from: PathBuf, missing: Missing) -> What {
     What::Bind { from, access: Access::ReadOnly, missing }
 }
 
+/// Switches of the kernel. Their files belong to the host's root and ask for no capability: written from inside, the
+/// name of a program for core dumps, for instance, would run that program outside.
+const SWITCHES: [&str; 7] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"];
+
 fn basis(inputs: &Inputs<'_>) -> Vec<Mount> {
     let basis = |what, to: &str| Mount { what, to: to.into(), cause: Cause::Basis };
     let mut mounts = vec![basis(What::Proc, "/proc"), basis(What::Dev, "/dev")];
+    if inputs.user.uid == 0 {
+        mounts.extend(SWITCHES.map(|place| basis(read_only(place.into(), Missing::Skip), place)));
+    }
     if inputs.rights.strict().is_none() {
         let what = read_only("/sys".into(), Missing::Skip);
         mounts.push(Mount { what, to: "/sys".into(), cause: Cause::Default });

@@ -562,3 +562,17 @@ fn everything_inside_has_a_reason() {
     assert_eq!(reason("FIM_PID"), Some(Cause::Runtime));
     assert!(plan.program.environment.keys().all(|name| !name.as_bytes().is_empty()));
 }
+
+#[test]
+fn the_hosts_root_switches_nothing_in_the_kernel() {
+    for (uid, expected) in [(0, true), (1000, false)] {
+        for role in [Role::User, Role::Root] {
+            let plan = Case::new(uid).plan(role, false);
+            let sealed = |mount: &Mount| {
+                mount.to == Path::new("/proc/sys")
+                    && matches!(mount.what, What::Bind { access: Access::ReadOnly, .. })
+            };
+            assert_eq!(plan.mounts.iter().any(sealed), expected, "{uid} {role:?}");
+        }
+    }
+}
