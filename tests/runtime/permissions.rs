@@ -485,8 +485,8 @@ fn nobody_gets_out() {
             H=$FIM_DIR_RUNTIME_HOST
             tried 'write below run/host' writes $H/media/escaped
             tried 'remount run/host' mount -o remount,rw,bind $H
-            tried 'uncover the homes' umount $H/tmp
-            tried 'uncover the homes lazily' umount -l $H/tmp
+            tried 'uncover the homes' busybox umount $H/tmp
+            tried 'uncover the homes lazily' busybox umount -l $H/tmp
             tried 'bind over a cover' mount --bind / $H/tmp
             tried 'mount a new proc' mount -t proc proc /mnt
             tried 'write to the engine' writes $FIM_DIR_RUNTIME/fim_init
@@ -502,7 +502,7 @@ fn nobody_gets_out() {
             tried 'console of the host' opens /dev/tty1
             tried 'terminal of the host' opens /dev/pts/0
             tried 'memory of the kernel' opens /dev/mem
-            tried 'other processes' test -e /proc/2000000000 -o $(ls -d /proc/[0-9]* | wc -l) -gt 6
+            tried 'other processes' test -e /proc/2000000000 -o $(ls -d /proc/[0-9]* | busybox wc -l) -gt 6
         "#;
         for verb in ["fim-exec", "fim-root"] {
             let said = said(host.command(&[verb, "sh", "-c", script]).output().unwrap());
