@@ -20,6 +20,7 @@ pub mod overlay;
 pub mod fuse;
 
 pub mod instance;
+pub mod portal;
 
 pub mod image;
 pub mod sandbox;

@@ -315,7 +315,7 @@ impl Ground {
                 bwrap: &self.bwrap,
             },
         )?;
-        let verdict = sandbox::attend(sandbox, &plan.program, stdio, Some(lease.as_fd()), &signals)?;
+        let verdict = sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, None)?;
         tracing::info!(?verdict, "the program has ended");
         Ok(finished(verdict, plan.program.arguments.first().map_or(OsStr::new(""), OsString::as_os_str)))
     }

@@ -12,7 +12,8 @@
 //! - [`render()`]: the plan as arguments; pure.
 //! - [`spawn()`]: joins the server's namespaces, makes the mount points and becomes bubblewrap.
 //! - [`attend()`]: stands between the caller and the program until it ends.
-//! - [`guest`]: process 1 inside.
+//! - [`enter()`]: the same for a program in a running instance.
+//! - [`guest`]: process 1 inside, and its sessions.
 
 mod attend;
 pub mod bwrap;
@@ -28,7 +29,7 @@ mod render;
 mod rights;
 mod spawn;
 
-pub use attend::{Slot, Stdio, Verdict, attend};
+pub use attend::{Request, Slot, Stdio, Verdict, attend, enter};
 pub use bwrap::Bwrap;
 pub use error::SandboxError;
 pub use expand::expand;

@@ -238,6 +238,8 @@ pub struct Plan {
     pub known_user: Option<Known>,
     /// Where process 1 finds itself inside.
     pub init: PathBuf,
+    /// Where it hears requests of others, as a path inside.
+    pub portal: PathBuf,
     /// The program itself.
     pub program: Program,
     /// What was asked for and is left out, in words for the user.
@@ -318,6 +320,7 @@ impl Plan {
             known_user: (inputs.role == Role::User)
                 .then_some(Known { user: who.user, explicit: who.explicit }),
             init: init(inputs),
+            portal: inputs.instance.join("portal"),
             program: Program { arguments: inputs.command.to_vec(), environment, reasons, directories },
             warnings,
         })

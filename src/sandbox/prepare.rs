@@ -220,6 +220,7 @@ mod tests {
             home: "/home/alice".into(),
             known_user: None,
             init: "/init".into(),
+            portal: "/portal".into(),
             program: Program {
                 arguments: vec![],
                 environment: BTreeMap::new(),

@@ -98,6 +98,7 @@ mod tests {
             home: "/".into(),
             known_user: None,
             init: "/init".into(),
+            portal: "/portal".into(),
             program: Program {
                 arguments: vec![],
                 environment: BTreeMap::new(),

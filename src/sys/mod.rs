@@ -1,12 +1,15 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
+pub mod become_user;
 pub mod beneath;
 pub mod block_memory;
 pub mod cores;
 pub mod data;
 pub mod errno;
+pub mod fifo;
 pub mod fuse_dev;
 pub mod fusermount;
+pub mod identity;
 pub mod in_root;
 pub mod inherit;
 pub mod limit;

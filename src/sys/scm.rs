@@ -14,6 +14,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
@@ -93,6 +94,24 @@ impl Channel {
     pub fn connect(directory: BorrowedFd<'_>, name: &str, limit: usize) -> io::Result<Self> {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         connect(&socket, &address(directory, name)?)?;
+        Ok(Self::new(socket, limit))
+    }
+
+    /// Connects to the socket that is the entry `name` of `directory`: a link there is not followed.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNREFUSED` where nobody listens, or where it is no socket, else what connect(2) says.
+    pub fn connect_to_entry(directory: BorrowedFd<'_>, name: &str, limit: usize) -> io::Result<Self> {
+        use std::os::fd::AsRawFd as _;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = openat(directory, name, flags, Mode::empty())?;
+        // The link in /proc of a symlink that was opened leads on to where it leads.
+        if FileType::from_raw_mode(fstat(&entry)?.st_mode) != FileType::Socket {
+            return Err(rustix::io::Errno::CONNREFUSED.into());
+        }
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        connect(&socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}", entry.as_raw_fd()))?)?;
         Ok(Self::new(socket, limit))
     }
 

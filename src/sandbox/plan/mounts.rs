@@ -87,6 +87,7 @@ fn runtime(inputs: &Inputs<'_>) -> Vec<Mount> {
         same(inputs.instance.join("passwd")),
         same(inputs.instance.join("group")),
         same(inputs.instance.join("layers")),
+        same(inputs.instance.join("portal")),
         runtime(engine, init(inputs)),
     ]
 }
