@@ -8,6 +8,7 @@ pub mod diff;
 pub mod export;
 pub mod facts;
 pub mod host;
+pub mod instances;
 pub mod layer;
 pub mod list;
 pub mod mount;

@@ -1,8 +1,9 @@
 //! A run: from the image to the exit status of its program.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
-    io,
+    io::{self, PipeWriter},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -12,6 +13,7 @@ use thiserror::Error;
 use super::{
     facts::facts,
     host::{CasefoldChoice, Host},
+    instances,
     plan::{self, Command},
     policy::{PolicyError, policies},
     server::{Duty, Lease, Merger, Place, ServerError, join_or_start},
@@ -20,6 +22,7 @@ use super::{
     tools::ToolsError,
 };
 use crate::{
+    causes::one_line,
     config::OverlayKind,
     fuse,
     image::ImageError,
@@ -27,22 +30,26 @@ use crate::{
         self, Instance, InstanceId, accounts, bashrc,
         dirs::DirsError,
         logs::{self, Files, Verbosity},
+        state::{self, End, Name, Registered, State, StateError},
     },
+    portal::{Announcements, Wall},
     sandbox::{
         self, Bwrap, Cause, Engine, Inputs, Plan, Rights, Role, SandboxError, Stage, Stdio, Verdict, What,
     },
     sys::{
         errno::Errno,
+        identity::Identity,
         inherit,
         own_dir::OwnDirError,
         process::{self, Ended},
         signal::{Signal, Signals},
+        tree::DirFd,
     },
 };
 
 /// Signals of the caller that the program gets in our stead; without their being blocked they would stop or end us and
 /// leave the terminal as it is.
-const PASSED_ON: [Signal; 12] = [
+pub(super) const PASSED_ON: [Signal; 12] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -94,6 +101,9 @@ pub enum RunError {
     /// The server.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The record of the instance.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -153,6 +163,35 @@ pub struct Request {
     pub strict: bool,
     /// The file to which what is read of the image's files is recorded; absolute.
     pub record: Option<PathBuf>,
+    /// What the instance gets beside.
+    pub options: Options,
+}
+
+/// What an instance gets at its start, and keeps for every program that is started in it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its name.
+    pub name: Option<Name>,
+    /// Variables over those of the image.
+    pub env: BTreeMap<String, String>,
+    /// What they are for.
+    pub notes: BTreeMap<String, String>,
+    /// Whether nobody waits for it.
+    pub background: bool,
+}
+
+/// Who is told how a start goes on.
+pub struct Witness<'a> {
+    /// Hears what the program does not get, in sentences.
+    pub warn: &'a dyn Fn(&str),
+    /// Gets a byte when the program runs.
+    pub started: Option<PipeWriter>,
+}
+
+impl std::fmt::Debug for Witness<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Witness").field("started", &self.started).finish_non_exhaustive()
+    }
 }
 
 /// How a run ended.
@@ -180,14 +219,14 @@ pub fn run(
     host: &Host,
     request: &Request,
     stdio: [BorrowedFd<'_>; 3],
-    warn: &dyn Fn(&str),
+    witness: Witness<'_>,
 ) -> Result<Finished, RunError> {
     logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
     let place = Place::new(&ground.site.app, ground.site.key);
     let mut lease = ground.join(host, request, &place)?;
-    let outcome = ground.run_inside(host, request, &lease, &place, stdio, warn);
+    let outcome = ground.run_inside(host, request, &lease, &place, stdio, witness);
     let outcome = outcome.and_then(|finished| match request.record {
         Some(_) => Ok(lease.save().map(|()| finished)?),
         None => Ok(finished),
@@ -287,9 +326,11 @@ impl Ground {
         lease: &Lease,
         place: &Place,
         stdio: Stdio<'_>,
-        warn: &dyn Fn(&str),
+        witness: Witness<'_>,
     ) -> Result<Finished, RunError> {
         let instance = self.furnish(host, place)?;
+        // Whoever asks before process 1 listens is heard when it does.
+        let _door = open_door(&instance.portal())?;
         let engine = EngineFile::find()?;
         let seat = Seat { path: instance.path(), id: lease.id, pid: process::id() };
         let plan = plan_of(host, request, &self.site, self.role, &seat, &engine)?;
@@ -300,24 +341,71 @@ impl Ground {
         }
         for sentence in left_out(&plan) {
             tracing::warn!("{sentence}");
-            warn(&sentence);
+            (witness.warn)(&sentence);
         }
+        let command = &plan.program.arguments;
+        let record = self.register(host, request, lease, &instance, command)?;
         let signals = Signals::block(&PASSED_ON)
             .map_err(|source| RunError::Step { step: "take over the signals", source })?;
-        let sandbox = sandbox::spawn(
-            &plan,
-            &Stage {
-                namespaces: Some(&lease.namespaces),
-                root: &lease.mount,
-                mount: &instance.mount(),
-                layers: (&lease.layers, &instance.layers()),
-                instance: instance.path(),
-                bwrap: &self.bwrap,
-            },
-        )?;
-        let verdict = sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, None)?;
+        let stage = Stage {
+            namespaces: Some(&lease.namespaces),
+            root: &lease.mount,
+            mount: &instance.mount(),
+            layers: (&lease.layers, &instance.layers()),
+            instance: instance.path(),
+            bwrap: &self.bwrap,
+        };
+        let verdict = sandbox::spawn(&plan, &stage).and_then(|sandbox| {
+            sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, witness.started)
+        });
         tracing::info!(?verdict, "the program has ended");
-        Ok(finished(verdict, plan.program.arguments.first().map_or(OsStr::new(""), OsString::as_os_str)))
+        if let Some(Err(error)) = record.map(|record| record.end(end_of(&verdict))) {
+            tracing::warn!(%error, "the end of the instance is not on record");
+        }
+        Ok(finished(verdict?, command.first().map_or(OsStr::new(""), OsString::as_os_str)))
+    }
+
+    /// Writes the record of the instance. One that nobody has asked for by name runs without, where it must.
+    fn register(
+        &self,
+        host: &Host,
+        request: &Request,
+        lease: &Lease,
+        instance: &Instance,
+        command: &[OsString],
+    ) -> Result<Option<Registered>, RunError> {
+        let options = &request.options;
+        let registered = Identity::own()
+            .map_err(|source| RunError::Step { step: "find out who we are", source })
+            .and_then(|identity| {
+                let state = State {
+                    version: state::VERSION,
+                    id: lease.id.get(),
+                    name: options.name.clone(),
+                    image: self.site.image.path().to_owned(),
+                    image_id: self.site.image.settings().image_id.to_string(),
+                    directory: instance.path().to_owned(),
+                    command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+                    root: self.role == Role::Root,
+                    background: options.background,
+                    layers: self.site.layers.clone(),
+                    binds: Vec::new(),
+                    env: options.env.clone(),
+                    notes: options.notes.clone(),
+                    started: State::now(),
+                    identity,
+                    ended: None,
+                };
+                Ok(instances::of_site(host, &self.site)?.register(&state)?)
+            });
+        match registered {
+            Ok(registered) => Ok(Some(registered)),
+            Err(error) if options.name.is_some() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the instance is not on record, and cannot be listed");
+                Ok(None)
+            }
+        }
     }
 
     /// Makes the instance's directory.
@@ -360,8 +448,13 @@ fn plan_of(
     let policies = policies(host)?;
     let limits: Vec<_> = policies.iter().flat_map(|policy| policy.limits_of(&settings.image_id)).collect();
     let rights = Rights::new(&settings.permissions, request.strict, &limits);
-    let variables: Vec<(String, String)> =
-        settings.environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let own = request.options.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let variables: Vec<(String, String)> = settings
+        .environment
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .chain(own)
+        .collect();
     Ok(Plan::new(&Inputs {
         role,
         user: &host.user,
@@ -397,6 +490,30 @@ fn left_out(plan: &Plan) -> Vec<String> {
         _ => None,
     });
     plan.warnings.iter().cloned().chain(missing).collect()
+}
+
+/// A reader of requests that reads nothing: the pipe keeps what is written as long as somebody has it open.
+fn open_door(portal: &Path) -> Result<Announcements, RunError> {
+    DirFd::open(&portal.join("daemon"))
+        .and_then(|daemon| Announcements::open(daemon.as_fd(), Wall::Guest.fifo()))
+        .map_err(|source| RunError::Step { step: "open the portal of the instance", source })
+}
+
+fn end_of(verdict: &Result<Verdict, SandboxError>) -> End {
+    match verdict {
+        Ok(Verdict::Ended(ended)) => {
+            let signal = match ended {
+                Ended::Exited(_) => None,
+                Ended::Killed(signal) => Some(*signal),
+            };
+            End::now(Some(ended.status()), signal, None)
+        }
+        Ok(not_started @ Verdict::NotStarted(_)) => match finished(*not_started, OsStr::new("the program")) {
+            Finished::Status(status) => End::now(Some(status), None, None),
+            Finished::NotStarted { status, why } => End::now(Some(status), None, Some(why)),
+        },
+        Err(error) => End::now(None, None, Some(one_line(error))),
+    }
 }
 
 /// The engine's own program, for process 1 inside.
@@ -447,7 +564,7 @@ fn embedded(words: Vec<OsString>) -> Option<Bwrap> {
     Some(Bwrap::through(program, words.collect()))
 }
 
-fn finished(verdict: Verdict, program: &OsStr) -> Finished {
+pub(super) fn finished(verdict: Verdict, program: &OsStr) -> Finished {
     match verdict {
         Verdict::Ended(ended @ (Ended::Exited(_) | Ended::Killed(_))) => Finished::Status(ended.status()),
         Verdict::NotStarted(errno) => {

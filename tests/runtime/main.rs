@@ -18,6 +18,7 @@ mod commit;
 mod exec;
 mod exit_codes;
 mod image;
+mod instances;
 mod kill;
 mod layers;
 mod making;

@@ -11,7 +11,7 @@ use crate::{
     runtime::{
         host::Host,
         plan::Command,
-        run::{self, Finished, Request, RunError},
+        run::{self, Finished, Options, Request, RunError, Witness},
     },
     sandbox::{Plan, Role, explain},
 };
@@ -68,7 +68,8 @@ pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &Run
     let host = Host::read()?;
     // The server has another working directory.
     let record = options.record.as_deref().map(std::path::absolute).transpose()?;
-    let request = Request { image, command, role, strict: options.strict, record };
+    let request =
+        Request { image, command, role, strict: options.strict, record, options: Options::default() };
     let warn = |sentence: &str| eprintln!("fim: {sentence}");
     if options.dry_run {
         let (plan, left_out) = run::dry_run(&host, &request).map_err(failure)?;
@@ -76,18 +77,12 @@ pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &Run
         return print(&plan, options.json);
     }
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
-    match run::run(&host, &request, [input.as_fd(), output.as_fd(), error.as_fd()], &warn) {
-        Ok(Finished::Status(status)) => Ok(ExitCode::from(status)),
-        Ok(Finished::NotStarted { status, why }) => {
-            eprintln!("fim: {why}");
-            Ok(ExitCode::from(status))
-        }
-        Err(error) => Err(failure(error)),
-    }
+    let stdio = [input.as_fd(), output.as_fd(), error.as_fd()];
+    run::run(&host, &request, stdio, Witness { warn: &warn, started: None }).map(exit_code).map_err(failure)
 }
 
 /// An error with its cure.
-fn failure(error: RunError) -> Failure {
+pub(super) fn failure(error: RunError) -> Failure {
     let cure = error.cure();
     let failure = Failure::from(error);
     match cure {
@@ -117,4 +112,16 @@ fn print(plan: &Plan, as_json: bool) -> Outcome {
         settings::lines(rows)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit status of a program, with the reason where it could not be started.
+#[expect(clippy::print_stderr, reason = "why a program could not be started")]
+pub(super) fn exit_code(finished: Finished) -> ExitCode {
+    match finished {
+        Finished::Status(status) => ExitCode::from(status),
+        Finished::NotStarted { status, why } => {
+            eprintln!("fim: {why}");
+            ExitCode::from(status)
+        }
+    }
 }

@@ -1,0 +1,260 @@
+//! Several instances of one image: listed, entered, ended.
+
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    process::{Output, Stdio},
+};
+
+use fim::sys::signal::Signal;
+
+use crate::support::{Running, World, eventually, for_each_user, said, status};
+
+/// Lives until it is told to end.
+const WAIT: &str = "echo ready; exec sleep 1000";
+
+fn list(world: &World) -> Vec<(u32, i32)> {
+    said(world.command(&["fim-instance", "list"]).output().unwrap())
+        .lines()
+        .map(|line| {
+            let (id, pid) = line.split_once(':').unwrap();
+            (id.parse().unwrap(), pid.parse().unwrap())
+        })
+        .collect()
+}
+
+fn ids(world: &World) -> Vec<u32> {
+    list(world).into_iter().map(|(id, _)| id).collect()
+}
+
+fn exec(world: &World, words: &[&str]) -> Output {
+    let words: Vec<&str> = ["fim-instance", "exec"].iter().chain(words).copied().collect();
+    world.command(&words).output().unwrap()
+}
+
+fn exec_says(world: &World, words: &[&str]) -> String {
+    said(exec(world, words))
+}
+
+fn end(running: Running) {
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.end().0, 143);
+}
+
+#[test]
+fn ids_count_on_and_leave_gaps() {
+    for_each_user(|world| {
+        assert!(list(world).is_empty());
+        let (zero, one, two) = (world.start(WAIT), world.start_with("fim-root", WAIT), world.start(WAIT));
+        // The pid is that of the process that the user started.
+        let expected: Vec<(u32, i32)> = vec![(0, zero.pid()), (1, one.pid()), (2, two.pid())];
+        assert_eq!(list(world), expected);
+        end(one);
+        assert_eq!(ids(world), [0, 2]);
+        let three = world.start(WAIT);
+        assert_eq!(ids(world), [0, 2, 3]);
+        // A front that is killed leaves the list at once.
+        three.signal(Signal::SIGKILL);
+        eventually("the killed one is gone", || match ids(world).as_slice() {
+            [0, 2] => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let ended = said(world.command(&["fim-instance", "list", "-a", "--json"]).output().unwrap());
+        let ended: serde_json::Value = serde_json::from_str(&ended).unwrap();
+        let of = |id: u64| {
+            let all = ended.as_array().unwrap();
+            all.iter().find(|one| one["id"] == id).unwrap_or_else(|| panic!("no {id} in {ended}"))
+        };
+        assert_eq!(of(1)["ended"]["status"], 143);
+        assert_eq!(of(1)["ended"]["signal"], 15);
+        assert!(of(3)["ended"].is_object() && of(3)["ended"]["status"].is_null());
+        assert!(of(0)["ended"].is_null());
+        let table = said(world.command(&["fim-instance", "list", "--table"]).output().unwrap());
+        assert!(table.contains("running") && table.lines().count() == 3, "{table}");
+        let everywhere = said(world.command(&["fim-exec", "true"]).output().unwrap());
+        assert_eq!(everywhere, "");
+        end(zero);
+        end(two);
+        assert!(list(world).is_empty());
+    });
+}
+
+#[test]
+fn programs_run_in_the_instance_that_was_meant() {
+    for_each_user(|world| {
+        let zero = world.start("touch /tmp/mine; echo ready; exec sleep 1000");
+        let one = world.start(WAIT);
+        assert_eq!(exec_says(world, &["0", "ls", "/tmp/mine"]), "/tmp/mine");
+        assert_ne!(exec(world, &["1", "ls", "/tmp/mine"]).status.code(), Some(0));
+        // The same root, and processes of the own instance only.
+        exec_says(world, &["0", "sh", "-c", "echo shared > /shared"]);
+        assert_eq!(exec_says(world, &["1", "cat", "/shared"]), "shared");
+        let processes = exec_says(world, &["1", "ps", "-o", "pid,comm"]);
+        assert_eq!(processes.matches("sleep").count(), 1, "{processes}");
+        // Environment of the instance, with what is given over it.
+        assert_eq!(exec_says(world, &["1", "printenv", "FIM_INSTANCE"]), "1");
+        assert_eq!(exec_says(world, &["--env", "K=V=W", "1", "printenv", "K"]), "V=W");
+        assert_eq!(exec_says(world, &["--cwd", "/opt", "1", "pwd"]), "/opt");
+        assert_eq!(exec_says(world, &["--user", "root", "1", "sh", "-c", "echo $(id -u) $HOME"]), "0 /root");
+        // Exit codes as they are.
+        for (script, code) in [("exit 0", 0), ("exit 42", 42), ("kill -9 $$", 137), ("kill $$", 143)] {
+            assert_eq!(exec(world, &["0", "sh", "-c", script]).status.code(), Some(code), "{script}");
+        }
+        for (program, code) in [("nowhere", 127), ("/opt/plain", 126)] {
+            assert_eq!(exec(world, &["0", program]).status.code(), Some(code), "{program}");
+        }
+        let wrong = exec(world, &["7", "true"]);
+        assert_eq!(wrong.status.code(), Some(125));
+        assert!(String::from_utf8_lossy(&wrong.stderr).contains("instance 7"), "{wrong:?}");
+        assert_eq!(exec(world, &["--env", "x", "0", "true"]).status.code(), Some(125));
+        end(zero);
+        end(one);
+    });
+}
+
+#[test]
+fn descriptors_are_passed_and_not_copied() {
+    for_each_user(|world| {
+        let zero = world.start(WAIT);
+        let mut child = world
+            .command(&["fim-instance", "exec", "0", "sh", "-c", "cat; echo err >&2; exit 7"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let bytes = vec![b'x'; 3 << 20];
+        let mut input = child.stdin.take().unwrap();
+        let sent = bytes.clone();
+        let writer = std::thread::spawn(move || input.write_all(&sent).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        assert!(output.stdout == bytes);
+        assert_eq!(output.stderr, b"err\n");
+        assert_eq!(output.status.code(), Some(7));
+        // The very file of the caller.
+        let file = world.path("cwd/out");
+        let to = std::fs::File::create(&file).unwrap();
+        let done = world.command(&["fim-instance", "exec", "0", "echo", "direct"]).stdout(to).status();
+        assert!(done.unwrap().success());
+        assert_eq!(std::fs::read(&file).unwrap(), b"direct\n");
+        let directory = std::fs::File::open(world.path("cwd")).unwrap();
+        let refused =
+            world.command(&["fim-instance", "exec", "0", "true"]).stdin(directory).output().unwrap();
+        assert_eq!(refused.status.code(), Some(125));
+        end(zero);
+    });
+}
+
+#[test]
+fn a_session_ends_with_its_client_unless_it_is_detached() {
+    for_each_user(|world| {
+        let zero = world.start(WAIT);
+        let count = |name: &str| {
+            let processes = exec_says(world, &["0", "ps", "-o", "args"]);
+            processes.lines().filter(|line| line.trim() == name).count()
+        };
+        let mut child = world
+            .command(&["fim-instance", "exec", "0", "sh", "-c", "echo ready; exec sleep 2001"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0; 6];
+        child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        assert_eq!(count("sleep 2001"), 1);
+        // SIGKILL, so that only the closed line can tell.
+        child.kill().unwrap();
+        child.wait().unwrap();
+        eventually("the session has ended", || match count("sleep 2001") {
+            0 => Ok(()),
+            left => Err(format!("{left} left")),
+        });
+        assert_eq!(exec_says(world, &["-d", "0", "sleep", "2002"]), "");
+        assert_eq!(count("sleep 2002"), 1);
+        assert_eq!(exec(world, &["-d", "0", "nowhere"]).status.code(), Some(127));
+        // A signal to the client reaches the program.
+        let client =
+            world.command(&["fim-instance", "exec", "0", "sh", "-c", SAYS_TERM]).spawn_and_wait_ready();
+        client.signal(Signal::SIGTERM);
+        assert_eq!(client.end(), (5, "term\n".to_owned()));
+        // Sessions end with their instance.
+        let client = world.command(&["fim-instance", "exec", "0", "sh", "-c", WAIT]).spawn_and_wait_ready();
+        end(zero);
+        assert_eq!(client.end().0, 143);
+    });
+}
+
+const SAYS_TERM: &str = "trap 'echo term; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+
+trait Ready {
+    fn spawn_and_wait_ready(&mut self) -> Running;
+}
+
+impl Ready for std::process::Command {
+    fn spawn_and_wait_ready(&mut self) -> Running {
+        let mut child = self.stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut ready = [0; 6];
+        output.read_exact(&mut ready).unwrap();
+        assert_eq!(&ready, b"ready\n");
+        Running { child, output }
+    }
+}
+
+#[test]
+fn many_sessions_at_once() {
+    for_each_user(|world| {
+        let zero = world.start(WAIT);
+        let clients: Vec<_> = (0..20)
+            .map(|number: u8| {
+                let script = format!("cat; exit {number}");
+                let mut child = world
+                    .command(&["fim-instance", "exec", "0", "sh", "-c", &script])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                let mut input = child.stdin.take().unwrap();
+                input.write_all(format!("{number}").as_bytes()).unwrap();
+                child
+            })
+            .collect();
+        for (number, client) in clients.into_iter().enumerate() {
+            let output = client.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), i32::try_from(number).ok());
+            assert_eq!(output.stdout, number.to_string().as_bytes());
+        }
+        end(zero);
+    });
+}
+
+#[test]
+fn garbage_in_the_pipe_harms_nobody() {
+    for_each_user(|world| {
+        let flood = "head -c 300000 /dev/zero > $FIM_DIR_INSTANCE/portal/daemon/guest.fifo; \
+                     printf 'fim-portal 1 ../../x' > $FIM_DIR_INSTANCE/portal/daemon/guest.fifo; \
+                     for n in 1 2 3; do printf '\\nfim-portal 1 nobody\\n' \
+                     > $FIM_DIR_INSTANCE/portal/daemon/guest.fifo; done; \
+                     touch $FIM_DIR_INSTANCE/portal/x 2>/dev/null && echo writable; echo ready; exec sleep 1000";
+        let zero = world.start(flood);
+        for _ in 0..5 {
+            assert_eq!(exec_says(world, &["0", "echo", "x"]), "x");
+        }
+        end(zero);
+    });
+}
+
+#[test]
+fn a_stopped_front_is_listed_and_a_client_killed_by_a_signal_leaves_nothing() {
+    for_each_user(|world| {
+        let zero = world.start(WAIT);
+        zero.signal(Signal::SIGSTOP);
+        assert_eq!(ids(world), [0]);
+        assert_eq!(exec_says(world, &["0", "echo", "x"]), "x");
+        zero.signal(Signal::SIGKILL);
+        let ended = zero.end();
+        assert_eq!(ended.0, 137);
+        let code = status(std::process::ExitStatus::from_raw(9));
+        assert_eq!(code, 137);
+    });
+}
