@@ -19,6 +19,7 @@ pub mod mount_flags;
 pub mod namespace;
 pub mod overlay_mount;
 pub mod own_dir;
+pub mod peer;
 pub mod process;
 pub mod pty;
 pub mod ram;

@@ -18,10 +18,13 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-    listen, recvmsg, sendmsg, socket_with, socketpair, sockopt,
+    listen, recvmsg, sendmsg, socket_with, socketpair,
 };
 
-use super::ready::{self, Interest};
+use super::{
+    peer,
+    ready::{self, Interest},
+};
 
 /// Length of a frame's head, in bytes.
 const HEAD: usize = 5;
@@ -121,8 +124,8 @@ impl Channel {
     ///
     /// What `SO_PEERCRED` says.
     pub fn peer(&self) -> io::Result<Peer> {
-        let credentials = sockopt::socket_peercred(&self.socket)?;
-        Ok(Peer { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get() })
+        let (uid, pid) = peer::of(self.socket.as_fd())?;
+        Ok(Peer { uid, pid })
     }
 
     /// Sends one frame; waits where the other side does not read.
