@@ -30,18 +30,20 @@ use crate::{
         self, Instance, InstanceId, accounts, bashrc,
         dirs::DirsError,
         logs::{self, Files, Verbosity},
+        output,
         state::{self, End, Name, Registered, State, StateError},
     },
     portal::{Announcements, Wall},
     sandbox::{
-        self, Bwrap, Cause, Engine, Inputs, Plan, Rights, Role, SandboxError, Stage, Stdio, Verdict, What,
+        self, Bwrap, Cause, Engine, Inputs, Plan, Rights, Role, SandboxError, Slot, Stage, Stdio, Verdict,
+        What,
     },
     sys::{
         errno::Errno,
         identity::Identity,
         inherit,
         own_dir::OwnDirError,
-        process::{self, Ended},
+        process::{self, Ended, Forked},
         signal::{Signal, Signals},
         tree::DirFd,
     },
@@ -355,6 +357,19 @@ impl Ground {
             instance: instance.path(),
             bwrap: &self.bwrap,
         };
+        let kept = match &record {
+            Some(record) if request.options.background => Some(keep_output(record)?),
+            _ => None,
+        };
+        let stdio = match &kept {
+            Some([out, err]) => {
+                let null =
+                    inherit::null().map_err(|source| RunError::Step { step: "open /dev/null", source })?;
+                given([null.as_fd(), out.as_fd(), err.as_fd()])?
+            }
+            None => stdio,
+        };
+        drop(kept);
         let verdict = sandbox::spawn(&plan, &stage).and_then(|sandbox| {
             sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, witness.started)
         });
@@ -497,6 +512,33 @@ fn open_door(portal: &Path) -> Result<Announcements, RunError> {
     DirFd::open(&portal.join("daemon"))
         .and_then(|daemon| Announcements::open(daemon.as_fd(), Wall::Guest.fifo()))
         .map_err(|source| RunError::Step { step: "open the portal of the instance", source })
+}
+
+/// Descriptors that are passed on whatever they are, and need not outlive this.
+fn given<'a>(fds: [BorrowedFd<'_>; 3]) -> Result<Stdio<'a>, RunError> {
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map(Slot::Given)
+            .map_err(|source| RunError::Step { step: "copy a descriptor", source })
+    };
+    let [input, output, error] = fds;
+    Ok(Stdio([copy(input)?, copy(output)?, copy(error)?]))
+}
+
+/// Starts the process that keeps what the instance writes; returns where to write it.
+fn keep_output(record: &Registered) -> Result<[PipeWriter; 2], RunError> {
+    let step = |step| move |source| RunError::Step { step, source };
+    let (out, to_out) = io::pipe().map_err(step("make a pipe"))?;
+    let (err, to_err) = io::pipe().map_err(step("make a pipe"))?;
+    match process::fork().map_err(step("keep the output of the instance"))? {
+        Forked::Parent(_) => Ok([to_out, to_err]),
+        Forked::Child => {
+            let directory = record.directory();
+            let kept = inherit::close_others(&[out.as_fd(), err.as_fd(), directory.as_fd()])
+                .and_then(|()| output::keep([out.into(), err.into()], directory));
+            process::end(u8::from(kept.is_err()))
+        }
+    }
 }
 
 fn end_of(verdict: &Result<Verdict, SandboxError>) -> End {

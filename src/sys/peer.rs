@@ -1,5 +1,8 @@
 //! Who is at the other end of a Unix socket.
-#![expect(unsafe_code, reason = "getsockopt(2) with SO_PEERCRED has no safe form that takes a process id of 0")]
+#![expect(
+    unsafe_code,
+    reason = "getsockopt(2) with SO_PEERCRED has no safe form that takes a process id of 0"
+)]
 
 use std::{
     io, mem,

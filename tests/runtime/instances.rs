@@ -8,7 +8,7 @@ use std::{
 
 use fim::sys::signal::Signal;
 
-use crate::support::{Running, World, eventually, for_each_user, said, status};
+use crate::support::{Running, World, eventually, for_each_owner, for_each_user, said, status};
 
 /// Lives until it is told to end.
 const WAIT: &str = "echo ready; exec sleep 1000";
@@ -256,5 +256,115 @@ fn a_stopped_front_is_listed_and_a_client_killed_by_a_signal_leaves_nothing() {
         assert_eq!(ended.0, 137);
         let code = status(std::process::ExitStatus::from_raw(9));
         assert_eq!(code, 137);
+    });
+}
+
+/// `fim-instance` with words; what it printed.
+fn instance(world: &World, words: &[&str]) -> Output {
+    let words: Vec<&str> = ["fim-instance"].iter().chain(words).copied().collect();
+    world.command(&words).output().unwrap()
+}
+
+fn instance_says(world: &World, words: &[&str]) -> String {
+    said(instance(world, words))
+}
+
+#[test]
+fn background_instances_live_until_they_are_stopped() {
+    for_each_user(|world| {
+        assert_eq!(instance_says(world, &["start", "web", "--env", "A=1", "--note", "A=first"]), "");
+        assert_eq!(ids(world), [0]);
+        // Sessions have its variables, and its record tells them.
+        assert_eq!(exec_says(world, &["web", "sh", "-c", "echo $A"]), "1");
+        assert_eq!(exec_says(world, &["web"]), "A=1  # first");
+        // Nobody else is called so, by a beginning it is found.
+        let taken = instance(world, &["start", "web"]);
+        assert_eq!(taken.status.code(), Some(125));
+        assert!(String::from_utf8_lossy(&taken.stderr).contains("web"), "{taken:?}");
+        assert_eq!(exec_says(world, &["instance://we", "echo", "x"]), "x");
+        for wrong in ["7", "a/b", ""] {
+            assert_eq!(instance(world, &["start", wrong]).status.code(), Some(125), "{wrong}");
+        }
+        let inspected: serde_json::Value =
+            serde_json::from_str(&instance_says(world, &["inspect", "web"])).unwrap();
+        assert_eq!((inspected["name"].as_str(), inspected["id"].as_u64()), (Some("web"), Some(0)));
+        instance_says(world, &["rename", "web", "site"]);
+        assert_eq!(instance(world, &["exec", "web", "true"]).status.code(), Some(125));
+        assert_eq!(instance_says(world, &["stop", "site"]), "stopped site");
+        assert!(ids(world).is_empty());
+        assert_eq!(instance(world, &["wait", "site"]).status.code(), Some(0));
+        assert_eq!(instance(world, &["stop", "--all"]).status.code(), Some(125));
+    });
+}
+
+#[test]
+fn a_program_in_the_background_has_its_output_and_its_end_on_record() {
+    for_each_user(|world| {
+        let pid_file = world.path("cwd/pid");
+        let script =
+            "echo out; echo err >&2; read line < /dev/null; while [ ! -e /go ]; do sleep 0.05; done; exit 9";
+        let started = instance(
+            world,
+            &["start", "job", "--pid-file", pid_file.to_str().unwrap(), "--", "sh", "-c", script],
+        );
+        assert!(started.status.success(), "{started:?}");
+        let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+        assert_eq!(list(world), [(0, pid)]);
+        let waiter = world.command(&["fim-instance", "wait", "job"]).spawn().unwrap();
+        exec_says(world, &["job", "touch", "/go"]);
+        let mut waiter = waiter;
+        assert_eq!(waiter.wait().unwrap().code(), Some(9));
+        let logs = instance(world, &["logs", "job"]);
+        assert_eq!((logs.stdout.as_slice(), logs.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+        assert_eq!(instance(world, &["start", "bad", "--", "nowhere"]).status.code(), Some(125));
+    });
+}
+
+#[test]
+fn stop_tells_who_had_to_be_killed() {
+    for_each_user(|world| {
+        let stubborn = "trap '' TERM; while :; do sleep 0.05; done";
+        instance_says(world, &["start", "a-1", "--", "sh", "-c", stubborn]);
+        instance_says(world, &["start", "a-2"]);
+        instance_says(world, &["start", "b"]);
+        let foreground = world.start(WAIT);
+        let stopped = instance_says(world, &["stop", "--timeout", "1", "a-*"]);
+        let mut lines: Vec<_> = stopped.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["killed a-1", "stopped a-2"]);
+        assert_eq!(instance(world, &["stop", "c*"]).status.code(), Some(125));
+        assert_eq!(instance(world, &["stop", "b", "nobody"]).status.code(), Some(125));
+        assert_eq!(ids(world), [2, 3]);
+        assert_eq!(instance_says(world, &["stop", "--all", "--force"]).lines().count(), 2);
+        assert_eq!(foreground.end().0, 137);
+        assert!(list(world).is_empty());
+    });
+}
+
+#[test]
+fn scripts_of_the_image_run_at_start_and_stop() {
+    for_each_owner(|world| {
+        let set = |which: &str, text: &str| {
+            let file = world.path("own/script");
+            std::fs::write(&file, text).unwrap();
+            instance_says(world, &["script", "set", which, file.to_str().unwrap()]);
+        };
+        set("start", "echo started $A\ntouch /marks-start\n");
+        set("stop", "#!/bin/sh -e\necho over\ntouch /marks-stop\n");
+        assert_eq!(instance_says(world, &["script", "show", "start"]), "echo started $A\ntouch /marks-start");
+        instance_says(world, &["start", "web", "-e", "A=7"]);
+        eventually("the start script has run", || {
+            match exec(world, &["web", "ls", "/marks-start"]).status.success() {
+                true => Ok(()),
+                false => Err("not yet".to_owned()),
+            }
+        });
+        // It has returned, and the instance lives.
+        assert_eq!(ids(world), [0]);
+        assert_eq!(instance_says(world, &["stop", "web"]), "stopped web");
+        assert_eq!(world.says("ls /marks-stop"), "/marks-stop");
+        assert_eq!(instance_says(world, &["logs", "web"]), "started 7\nover");
+        instance_says(world, &["script", "clear", "start"]);
+        assert_eq!(instance_says(world, &["script", "show", "start"]), "");
     });
 }

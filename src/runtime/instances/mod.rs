@@ -1,11 +1,16 @@
 //! What is done to running instances.
 //!
 //! - [`of_image`], [`everywhere`]: which instances there are, by their records alone.
-//! - [`exec`]: a program in a running instance, through its portal.
+//! - [`exec()`]: a program in a running instance, through its portal.
+//! - [`start()`], [`stop()`], [`wait()`]: background instances.
 
 mod enter;
+mod start;
+mod stop;
 
 pub use enter::{EnterRequest, exec};
+pub use start::{StartRequest, start, wait};
+pub use stop::{StopRequest, Stopped, stop};
 
 use std::path::{Path, PathBuf};
 
@@ -43,6 +48,12 @@ pub enum InstanceError {
         instance: String,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A program of it could not be started.
+    #[error("cannot start the instance: {why}")]
+    NotStarted {
+        /// Why.
+        why: String,
     },
     /// A step on our own side.
     #[error("cannot {step}")]

@@ -30,6 +30,9 @@ use crate::{
 /// How long other processes have to end after SIGTERM when the program has ended.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// What the program of an instance without one is called.
+const PAUSE: &str = "pause";
+
 /// Most sessions at a time; who asks beyond that is not heard.
 const MOST_SESSIONS: usize = 1000;
 
@@ -56,6 +59,9 @@ const BLOCKED: [Signal; 12] = [
 ///
 /// What went wrong before a program could be started. The front sees the end of the sandbox.
 pub fn run(arguments: &[OsString]) -> io::Result<()> {
+    if arguments.get(1).is_some_and(|word| word == PAUSE) {
+        return pause();
+    }
     let number = arguments
         .get(1)
         .and_then(|number| number.to_str())
@@ -76,6 +82,13 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
         sessions: BTreeSet::new(),
     }
     .live()
+}
+
+/// Is the program of an instance without one: does nothing until it is told to end.
+fn pause() -> io::Result<()> {
+    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT])?;
+    ready::wait(&[(signals.as_fd(), Interest::Read)], None)?;
+    Ok(())
 }
 
 struct Init {
