@@ -75,6 +75,9 @@ fn role() -> Option<Outcome> {
     if cmd::mount_helper::is_called(name) {
         return Some(cmd::mount_helper::run(&arguments));
     }
+    if name == cmd::portal::NAME {
+        return Some(cmd::portal::run(&arguments));
+    }
     (name == "fim_init").then(|| guest::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 

@@ -14,6 +14,7 @@ pub mod list;
 pub mod mount;
 pub mod plan;
 pub mod policy;
+pub mod portal;
 pub mod profile;
 pub mod run;
 pub mod server;

@@ -345,6 +345,9 @@ impl Ground {
             tracing::warn!("{sentence}");
             (witness.warn)(&sentence);
         }
+        if plan.starts_on_host {
+            self.offer_the_host(host, &instance)?;
+        }
         let command = &plan.program.arguments;
         let record = self.register(host, request, lease, &instance, command)?;
         let signals = Signals::block(&PASSED_ON)
@@ -378,6 +381,15 @@ impl Ground {
             tracing::warn!(%error, "the end of the instance is not on record");
         }
         Ok(finished(verdict?, command.first().map_or(OsStr::new(""), OsString::as_os_str)))
+    }
+
+    /// Starts the host daemon, and puts the name in place by which programs inside call it.
+    fn offer_the_host(&self, host: &Host, instance: &Instance) -> Result<(), RunError> {
+        let failed = |source| RunError::Step { step: "start the host daemon of the portal", source };
+        // The link leads somewhere inside only: to the engine's own program, which is what it is called.
+        let engine = self.site.app.runtime().join("fim_init");
+        self.site.app.open_bin()?.put_link("fim_portal".as_ref(), engine.as_os_str()).map_err(failed)?;
+        super::portal::start_daemon(host, instance.path()).map(drop).map_err(failed)
     }
 
     /// Writes the record of the instance. One that nobody has asked for by name runs without, where it must.

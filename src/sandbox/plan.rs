@@ -240,6 +240,8 @@ pub struct Plan {
     pub init: PathBuf,
     /// Where it hears requests of others, as a path inside.
     pub portal: PathBuf,
+    /// Whether programs inside may start programs of the host.
+    pub starts_on_host: bool,
     /// The program itself.
     pub program: Program,
     /// What was asked for and is left out, in words for the user.
@@ -321,6 +323,7 @@ impl Plan {
                 .then_some(Known { user: who.user, explicit: who.explicit }),
             init: init(inputs),
             portal: inputs.instance.join("portal"),
+            starts_on_host: inputs.rights.holds(Permission::Portal),
             program: Program { arguments: inputs.command.to_vec(), environment, reasons, directories },
             warnings,
         })

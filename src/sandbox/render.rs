@@ -99,6 +99,7 @@ mod tests {
             known_user: None,
             init: "/init".into(),
             portal: "/portal".into(),
+            starts_on_host: false,
             program: Program {
                 arguments: vec![],
                 environment: BTreeMap::new(),

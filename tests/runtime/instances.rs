@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     os::unix::process::ExitStatusExt as _,
-    process::{Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use fim::sys::signal::Signal;
@@ -190,7 +190,7 @@ trait Ready {
     fn spawn_and_wait_ready(&mut self) -> Running;
 }
 
-impl Ready for std::process::Command {
+impl Ready for Command {
     fn spawn_and_wait_ready(&mut self) -> Running {
         let mut child = self.stdout(Stdio::piped()).spawn().unwrap();
         let mut output = child.stdout.take().unwrap();
@@ -366,5 +366,51 @@ fn scripts_of_the_image_run_at_start_and_stop() {
         assert_eq!(instance_says(world, &["logs", "web"]), "started 7\nover");
         instance_says(world, &["script", "clear", "start"]);
         assert_eq!(instance_says(world, &["script", "show", "start"]), "");
+    });
+}
+
+#[test]
+fn programs_of_the_host_are_started_from_inside_where_that_is_permitted() {
+    for_each_owner(|world| {
+        let refused = world.shell("fim_portal true").output().unwrap();
+        assert_eq!(refused.status.code(), Some(127), "{refused:?}");
+        assert!(world.command(&["fim-perms", "add", "portal"]).status().unwrap().success());
+        let own = std::fs::read_link("/proc/self/ns/pid").unwrap();
+        let inside = world.says("readlink /proc/self/ns/pid");
+        let there = world.says("fim_portal readlink /proc/self/ns/pid");
+        assert_eq!(there, own.to_str().unwrap());
+        assert_ne!(inside, there);
+        // Exit codes, descriptors, the working directory, and none of the environment that leads programs.
+        let status = |script: &str| world.shell(script).status().unwrap().code();
+        assert_eq!(status("fim_portal sh -c 'exit 42'"), Some(42));
+        assert_eq!(status("fim_portal sh -c 'kill -9 $$'"), Some(137));
+        assert_eq!(status("fim_portal /nowhere"), Some(127));
+        assert_eq!(world.says("echo text | fim_portal cat"), "text");
+        assert_eq!(world.says("cd /usr; fim_portal pwd"), "/usr");
+        assert_eq!(
+            world.says("LD_LIBRARY_PATH=/x PATH=/y:$PATH fim_portal sh -c 'echo $LD_LIBRARY_PATH'"),
+            ""
+        );
+        assert_eq!(status("fim_portal cat < /"), Some(125));
+        // It ends with whoever asked, and with the instance.
+        let asking = world.start("echo ready; fim_portal sleep 3003");
+        asking.signal(Signal::SIGKILL);
+        drop(asking);
+        eventually("the program on the host has ended", || {
+            let left = Command::new("pgrep").args(["-f", "^sleep 3003$"]).output().unwrap().stdout;
+            if left.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&left).into_owned()) }
+        });
+        // Garbage and strangers harm nobody.
+        let hostile = "p=$FIM_DIR_INSTANCE/portal; head -c 200000 /dev/zero > $p/daemon/host.fifo; \
+                       ln -s /run/x $p/dispatcher/host/1; printf '\\nfim-portal 1 1\\n' > $p/daemon/host.fifo; \
+                       rm -f $p/daemon/host.fifo 2>/dev/null && echo removed; fim_portal echo still";
+        assert_eq!(world.says(hostile), "still");
+        // The user's list is the end of it.
+        let config = world.path("own/config");
+        std::fs::create_dir_all(config.join("fim")).unwrap();
+        std::fs::write(config.join("fim/portal.allow"), "echo\n").unwrap();
+        let listed = |script: &str| world.shell(script).env("XDG_CONFIG_HOME", &config).output().unwrap();
+        assert_eq!(said(listed("fim_portal echo yes")), "yes");
+        assert_eq!(listed("fim_portal sh -c true").status.code(), Some(126));
     });
 }

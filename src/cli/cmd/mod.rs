@@ -21,6 +21,7 @@ pub mod mount;
 pub mod mount_helper;
 pub mod overlay;
 pub mod perms;
+pub mod portal;
 pub mod ps;
 pub mod root;
 pub mod run;

@@ -49,6 +49,9 @@ pub enum InstanceError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nobody serves requests from inside.
+    #[error("cannot start programs of the host: the image has not the permission portal")]
+    NoPortal,
     /// A program of it could not be started.
     #[error("cannot start the instance: {why}")]
     NotStarted {

@@ -132,7 +132,10 @@ fn go(host: &Host, request: &Request, teller: &PipeWriter) -> Result<Finished, I
     process::change_dir(Path::new("/")).map_err(InstanceError::step("leave the working directory"))?;
     let started = Some(teller.try_clone().map_err(InstanceError::step("copy a pipe"))?);
     // What nobody hears any more stands in the log.
-    let warn = |sentence: &str| drop((&mut &*teller).write_all(format!("{WARNING}{sentence}\n").as_bytes()));
+    let warn = |sentence: &str| {
+        let sentence = sentence.replace('\n', " ");
+        let _ = (&mut &*teller).write_all(format!("{WARNING}{sentence}\n").as_bytes());
+    };
     let null = inherit::null().map_err(InstanceError::step("open /dev/null"))?;
     let stdio = [null.as_fd(), null.as_fd(), null.as_fd()];
     Ok(run::run(host, request, stdio, Witness { warn: &warn, started })?)

@@ -88,7 +88,8 @@ pub fn run(arguments: &[OsString]) -> io::Result<()> {
 fn pause() -> io::Result<()> {
     let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT])?;
     ready::wait(&[(signals.as_fd(), Interest::Read)], None)?;
-    Ok(())
+    // Taken, lest it kills us when the signals are open again.
+    signals.next().map(drop)
 }
 
 struct Init {

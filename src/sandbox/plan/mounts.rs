@@ -78,7 +78,7 @@ fn runtime(inputs: &Inputs<'_>) -> Vec<Mount> {
         Engine::At(path) => read_only(path.to_owned(), Missing::Fail),
         Engine::Open(number) => What::Program { number },
     };
-    vec![
+    let mut mounts = vec![
         runtime(What::Tmpfs { mode: 0o755 }, app.global().to_owned()),
         same(app.bin()),
         same(app.sbin()),
@@ -89,7 +89,14 @@ fn runtime(inputs: &Inputs<'_>) -> Vec<Mount> {
         same(inputs.instance.join("layers")),
         same(inputs.instance.join("portal")),
         runtime(engine, init(inputs)),
-    ]
+    ];
+    if inputs.rights.holds(Permission::Portal) {
+        // Who asks listens there.
+        let from = inputs.instance.join("portal/dispatcher/host");
+        let what = What::Bind { from: from.clone(), access: Access::ReadWrite, missing: Missing::Fail };
+        mounts.push(Mount { what, to: from, cause: Cause::Permission(Permission::Portal) });
+    }
+    mounts
 }
 
 /// The host's root at `run/host`, its private places covered.
