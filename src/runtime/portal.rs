@@ -123,12 +123,11 @@ impl Daemon {
 
     /// Makes a child for a request; that there can be none ends nothing.
     fn serve(&self, announcement: &Announcement) -> io::Result<bool> {
-        let daemon = process::id();
         match process::fork() {
             Ok(Forked::Parent(_)) => Ok(true),
             Ok(Forked::Child) => {
-                let served = process::die_with_parent(daemon)
-                    .and_then(|()| inherit::close_others(&[self.dispatcher.as_fd(), self.logs.as_fd()]))
+                // It does not go with us at once: the line closes when the instance ends, and then it ends its program.
+                let served = inherit::close_others(&[self.dispatcher.as_fd(), self.logs.as_fd()])
                     .and_then(|()| portal::connect(self.dispatcher.as_fd(), announcement, GUEST_LIMIT))
                     .and_then(|channel| guest::serve(channel, |enter| self.prepare(enter)));
                 process::end(u8::from(served.is_err()))
