@@ -249,7 +249,7 @@ pub fn ask(
         })?;
     let program = request.arguments.first().cloned().unwrap_or_default();
     let verdict = sandbox::enter(channel, request, stdio, never.as_fd(), &signals)?;
-    Ok(finished(verdict, &program))
+    Ok(finished(verdict, &program, "on the host"))
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ use crate::{
     },
 };
 
+/// Where a program of an image is looked for.
+pub(super) const IN_THE_IMAGE: &str = "in the image";
+
 /// Signals of the caller that the program gets in our stead; without their being blocked they would stop or end us and
 /// leave the terminal as it is.
 pub(super) const PASSED_ON: [Signal; 12] = [
@@ -380,7 +383,7 @@ impl Ground {
         if let Some(Err(error)) = record.map(|record| record.end(end_of(&verdict))) {
             tracing::warn!(%error, "the end of the instance is not on record");
         }
-        Ok(finished(verdict?, command.first().map_or(OsStr::new(""), OsString::as_os_str)))
+        Ok(finished(verdict?, command.first().map_or(OsStr::new(""), OsString::as_os_str), IN_THE_IMAGE))
     }
 
     /// Starts the host daemon, and puts the name in place by which programs inside call it.
@@ -562,10 +565,12 @@ fn end_of(verdict: &Result<Verdict, SandboxError>) -> End {
             };
             End::now(Some(ended.status()), signal, None)
         }
-        Ok(not_started @ Verdict::NotStarted(_)) => match finished(*not_started, OsStr::new("the program")) {
-            Finished::Status(status) => End::now(Some(status), None, None),
-            Finished::NotStarted { status, why } => End::now(Some(status), None, Some(why)),
-        },
+        Ok(not_started @ Verdict::NotStarted(_)) => {
+            match finished(*not_started, OsStr::new("the program"), IN_THE_IMAGE) {
+                Finished::Status(status) => End::now(Some(status), None, None),
+                Finished::NotStarted { status, why } => End::now(Some(status), None, Some(why)),
+            }
+        }
         Err(error) => End::now(None, None, Some(one_line(error))),
     }
 }
@@ -618,7 +623,7 @@ fn embedded(words: Vec<OsString>) -> Option<Bwrap> {
     Some(Bwrap::through(program, words.collect()))
 }
 
-pub(super) fn finished(verdict: Verdict, program: &OsStr) -> Finished {
+pub(super) fn finished(verdict: Verdict, program: &OsStr, place: &str) -> Finished {
     match verdict {
         Verdict::Ended(ended @ (Ended::Exited(_) | Ended::Killed(_))) => Finished::Status(ended.status()),
         Verdict::NotStarted(errno) => {
@@ -626,7 +631,7 @@ pub(super) fn finished(verdict: Verdict, program: &OsStr) -> Finished {
             let status = if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) { 127 } else { 126 };
             let program = program.to_string_lossy();
             let why = match errno {
-                Errno::ENOENT => format!("cannot run {program}: not found in the image"),
+                Errno::ENOENT => format!("cannot run {program}: not found {place}"),
                 errno => format!("cannot run {program}: {}", errno.desc()),
             };
             Finished::NotStarted { status, why }
@@ -643,9 +648,12 @@ mod tests {
         for (errno, expected) in
             [(Errno::ENOENT, 127), (Errno::ENOTDIR, 127), (Errno::EACCES, 126), (Errno::ENOEXEC, 126)]
         {
-            let finished = finished(Verdict::NotStarted(errno as i32), OsStr::new("x"));
+            let finished = finished(Verdict::NotStarted(errno as i32), OsStr::new("x"), IN_THE_IMAGE);
             assert!(matches!(finished, Finished::NotStarted { status, .. } if status == expected), "{errno}");
         }
-        assert_eq!(finished(Verdict::Ended(Ended::Killed(15)), OsStr::new("x")), Finished::Status(143));
+        assert_eq!(
+            finished(Verdict::Ended(Ended::Killed(15)), OsStr::new("x"), IN_THE_IMAGE),
+            Finished::Status(143)
+        );
     }
 }

@@ -1,7 +1,6 @@
 //! A program in a running instance.
 
 use std::{
-    ffi::OsStr,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     time::{Duration, Instant},
@@ -11,7 +10,7 @@ use super::InstanceError;
 use crate::{
     instance::state::{Found, Registry, StateError},
     portal::{Rendezvous, Wall},
-    runtime::run::{Finished, PASSED_ON, finished},
+    runtime::run::{Finished, IN_THE_IMAGE, PASSED_ON, finished},
     sandbox::{self, Request, Stdio, guest::HOST_LIMIT},
     sys::signal::Signals,
 };
@@ -62,7 +61,7 @@ pub(super) fn enter(
         .map_err(|source| InstanceError::Unreachable { instance: found.state.key(), source })?;
     let program = request.arguments.first().cloned().unwrap_or_default();
     let verdict = sandbox::enter(channel, request, stdio, process.as_fd(), &signals)?;
-    Ok(finished(verdict, OsStr::new(&program)))
+    Ok(finished(verdict, &program, IN_THE_IMAGE))
 }
 
 fn connect(portal: &Path, life: BorrowedFd<'_>) -> std::io::Result<crate::sys::scm::Channel> {
