@@ -93,7 +93,7 @@ impl Announcements {
     /// # Errors
     ///
     /// What read(2) says.
-    pub fn next(&mut self) -> io::Result<Vec<Announcement>> {
+    pub fn hear(&mut self) -> io::Result<Vec<Announcement>> {
         let mut bytes = [0; fifo::WHOLE];
         let count = fifo::read(&self.pipe, &mut bytes)?.unwrap_or(0);
         Ok(self.lines.take(bytes.get(..count).unwrap_or_default()))
@@ -180,8 +180,8 @@ mod tests {
         let refused = announce(directory.as_fd(), "f", &one).unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(crate::sys::errno::Errno::ENXIO as i32));
         let mut heard = Announcements::open(directory.as_fd(), "f").unwrap();
-        assert!(heard.next().unwrap().is_empty());
+        assert!(heard.hear().unwrap().is_empty());
         announce(directory.as_fd(), "f", &one).unwrap();
-        assert_eq!(heard.next().unwrap(), [one]);
+        assert_eq!(heard.hear().unwrap(), [one]);
     }
 }

@@ -144,7 +144,7 @@ mod tests {
         let daemon = DirFd::open(&portal.join("daemon")).unwrap();
         let mut heard = Announcements::open(daemon.as_fd(), Wall::Host.fifo()).unwrap();
         let rendezvous = Rendezvous::announce(&portal, Wall::Host, 100).unwrap();
-        let announcement = heard.next().unwrap().remove(0);
+        let announcement = heard.hear().unwrap().remove(0);
         let dispatcher = DirFd::open(&portal.join("dispatcher/host")).unwrap();
         let there = connect(dispatcher.as_fd(), &announcement, 100).unwrap();
         let (never, _kept) = std::io::pipe().unwrap();

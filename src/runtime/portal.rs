@@ -112,7 +112,7 @@ impl Daemon {
                 children = children.saturating_sub(reap());
             }
             if ready.get(1).is_some_and(|knocked| knocked.read) {
-                for announcement in self.announcements.next()? {
+                for announcement in self.announcements.hear()? {
                     if children < MOST && self.serve(&announcement)? {
                         children += 1;
                     }

@@ -196,7 +196,7 @@ impl Init {
     /// Makes a session for everybody who has been announced. That one cannot be made ends nothing but itself.
     fn open_the_door(&mut self) -> io::Result<()> {
         let Some(door) = &mut self.door else { return Ok(()) };
-        for announcement in door.announcements.next()? {
+        for announcement in door.announcements.hear()? {
             if self.sessions.len() >= MOST_SESSIONS {
                 return Ok(());
             }
