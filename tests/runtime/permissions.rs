@@ -44,6 +44,7 @@ say input opens /dev/input/event0
 say media writes_at /media
 say network test "$(readlink /proc/self/ns/net)" = "$HOST_NET"
 say optical opens /dev/sr0
+say portal fim_portal true
 say shm test -e /dev/shm/of-the-host
 say udev test -e /run/udev/data
 say usb opens /dev/bus/usb/001
@@ -213,7 +214,7 @@ fn more(permission: Permission) -> Vec<&'static str> {
     match permission {
         Permission::Dev => vec!["dev", "gpu", "input", "optical", "usb"],
         Permission::Host => vec!["host", "view"],
-        Permission::Portal | Permission::Strict => vec![],
+        Permission::Strict => vec![],
         Permission::All => vec![
             "audio",
             "dbus_system",
@@ -226,6 +227,7 @@ fn more(permission: Permission) -> Vec<&'static str> {
             "media",
             "network",
             "optical",
+            "portal",
             "shm",
             "udev",
             "usb",

@@ -126,9 +126,11 @@ impl State {
     #[must_use]
     pub fn is_meant_by(&self, word: &str) -> Meant {
         let name = self.name.as_ref().map_or("", Name::as_str);
-        if word == name || word == self.id.to_string() {
+        if word.is_empty() {
+            Meant::Not
+        } else if word == name || word == self.id.to_string() {
             Meant::Exactly
-        } else if !word.is_empty() && name.starts_with(word) {
+        } else if name.starts_with(word) {
             Meant::ByPrefix
         } else {
             Meant::Not

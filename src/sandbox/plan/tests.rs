@@ -322,9 +322,14 @@ fn each_permission_gives_what_its_name_says_and_nothing_else() {
             ],
         ),
         (Permission::Host, &["mount /tmp/fim/run/host: / of the host, writable"]),
-        // There by default, and what the portal gives is no mount.
+        (
+            Permission::Portal,
+            &[
+                "mount /tmp/fim/app/x/instance/7/portal/dispatcher/host: /tmp/fim/app/x/instance/7/portal/dispatcher/host of the host, writable",
+            ],
+        ),
+        // There by default.
         (Permission::Network, &[]),
-        (Permission::Portal, &[]),
     ] {
         let without = Case::new(1000).plan(Role::User, false);
         let with = Case::with(1000, &[permission]).plan(Role::User, false);
