@@ -8,6 +8,7 @@ pub mod data;
 pub mod errno;
 pub mod fifo;
 pub mod fuse_dev;
+pub mod fuse_figures;
 pub mod fusermount;
 pub mod identity;
 pub mod in_root;

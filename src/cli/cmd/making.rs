@@ -12,9 +12,10 @@ use super::settings;
 use crate::{
     cli::Failure,
     dwarfs::write::{
-        Categorizer, Codec, Level, Order, Segmentation, Summary, Timestamp, WriteOptions, least_memory,
+        Categorizer, Codec, Level, Order, Phase, Segmentation, Summary, Timestamp, WriteOptions, least_memory,
     },
     runtime::{
+        create::Report,
         host::{self, Host},
         list, profile,
     },
@@ -174,6 +175,21 @@ fn now(fixed: Option<u32>) -> u64 {
     )
 }
 
+/// What shows how far a copy is, given bytes done and bytes in all; where there are fewer done than before, the next
+/// copy has begun.
+pub(super) fn copying<'r>(report: &'r dyn Report, step: &'r str) -> impl FnMut(u64, u64) + 'r {
+    let mut before = 0;
+    move |done, total| {
+        if done < before || before == 0 {
+            report.begin(Phase::Compress, 0, total);
+            report.step(step);
+            before = 0;
+        }
+        report.bytes_in(done.saturating_sub(before));
+        before = done;
+    }
+}
+
 /// Says what was made.
 pub(super) fn tell(
     path: &Path,
@@ -209,7 +225,7 @@ pub(super) fn tell(
 }
 
 /// A size for people.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut tenths = count.saturating_mul(10);
     let mut unit = 0;
