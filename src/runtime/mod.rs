@@ -19,6 +19,7 @@ pub mod plan;
 pub mod policy;
 pub mod portal;
 pub mod profile;
+pub mod recipe;
 pub mod rewrite;
 pub mod run;
 pub mod server;
