@@ -27,6 +27,7 @@ mod permissions;
 mod place;
 mod profile;
 mod signals;
+mod starting;
 mod support;
 mod terminal;
 mod tools;

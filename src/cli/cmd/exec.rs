@@ -5,13 +5,13 @@ use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, process::ExitCode
 use clap::Args;
 use serde_json::json;
 
-use super::settings;
+use super::{own::OwnArgs, settings};
 use crate::{
     cli::{Failure, Outcome},
     runtime::{
         host::Host,
         plan::Command,
-        run::{self, Finished, Options, Request, RunError, Witness},
+        run::{self, Finished, Request, RunError, Witness},
     },
     sandbox::{Plan, Role, explain},
 };
@@ -23,6 +23,9 @@ pub struct RunOptions {
     /// profile set`. The image must not be running.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// What it gets.
+    #[command(flatten)]
+    pub own: OwnArgs,
     /// Gives the program nothing but the permissions that the image names: no network, no view of the host.
     #[arg(long)]
     pub strict: bool,
@@ -69,7 +72,7 @@ pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &Run
     // The server has another working directory.
     let record = options.record.as_deref().map(std::path::absolute).transpose()?;
     let request =
-        Request { image, command, role, strict: options.strict, record, options: Options::default() };
+        Request { image, command, role, strict: options.strict, record, options: options.own.options()? };
     let warn = |sentence: &str| eprintln!("fim: {sentence}");
     if options.dry_run {
         let (plan, left_out) = run::dry_run(&host, &request).map_err(failure)?;
