@@ -21,5 +21,5 @@ pub mod output;
 pub mod state;
 pub mod wire;
 
-pub use home::{Instance, remove_home, sweep};
+pub use home::{Instance, SERVER_LOGS, remove_home, remove_when_free, sweep, those};
 pub use id::{InstanceId, ServerKey};

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod host;
 pub mod instances;
 pub mod info;
+pub mod janitor;
 pub mod layer;
 pub mod list;
 pub mod mount;

@@ -456,7 +456,7 @@ impl Ground {
         let user = &host.user;
         instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
         instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
-        let fuse = instance.logs().join("fuse");
+        let fuse = instance.path().join(instance::SERVER_LOGS);
         if let Err(error) = std::os::unix::fs::symlink(place.logs(), &fuse) {
             tracing::warn!(%error, "cannot link the logs of the file server");
         }

@@ -318,7 +318,7 @@ impl World {
             .filter(|pid: &i32| *pid != fim::sys::process::id())
             .filter(|pid| {
                 let folder = PathBuf::from(format!("/proc/{pid}"));
-                holds(folder.join("environ")) || holds(folder.join("mountinfo"))
+                ["environ", "cmdline", "mountinfo"].into_iter().any(|file| holds(folder.join(file)))
             })
             .collect()
     }

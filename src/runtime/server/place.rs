@@ -51,6 +51,13 @@ impl Place {
         ServerKey::is_text(text).then(|| Self { servers: dirs.servers(), name: text.to_owned() })
     }
 
+    /// The place with this path; none for what can be none.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        Some(Self { servers: path.parent()?.to_owned(), name: name.to_owned() })
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -116,16 +123,31 @@ impl Place {
         locked.remove().map(|()| true).map_err(failed)
     }
 
-    /// Removes what a server has left that was killed, unless another one is there by now.
+    /// Removes the directory of a server that was killed, unless another one is there by now.
     ///
     /// # Errors
     ///
     /// [`ServerError::Place`].
     pub fn clean_up(&self) -> Result<(), ServerError> {
+        self.clean_up_after(|| ())
+    }
+
+    /// As [`clean_up`](Self::clean_up); `look` is called before where nobody serves, and nobody can begin to.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Place`].
+    pub fn clean_up_after(&self, look: impl FnOnce()) -> Result<(), ServerError> {
+        if !self.path().exists() {
+            // It has ended well; the lock would make its directory anew.
+            look();
+            return Ok(());
+        }
         let locked = self.lock()?;
         if locked.connect().is_ok() {
             return Ok(());
         }
+        look();
         locked.remove().map_err(|source| ServerError::Place { path: self.path(), source })
     }
 

@@ -26,6 +26,7 @@ use crate::{
         remove_home,
     },
     runtime::{
+        janitor,
         profile::{Prefetcher, Recording},
         stack::{MountStack, StackPlan},
         stats,
@@ -142,6 +143,9 @@ fn start<'a>(
     // Before the first thread: all of them inherit the mask.
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
+    if let Err(error) = janitor::start(place, duty.dirs) {
+        tracing::warn!(%error, "no janitor: what is left when we are killed stays until the next start");
+    }
     namespace::enter_private().map_err(|error| one_line(&error))?;
     if let Some(upper) = duty.ephemeral {
         tree::make_directory(upper, 0o700)
