@@ -20,6 +20,7 @@ mod exit_codes;
 mod image;
 mod instances;
 mod kill;
+mod kill_matrix;
 mod layers;
 mod making;
 mod overlay;
