@@ -121,15 +121,19 @@ impl Drop for Instance {
     }
 }
 
-/// Makes the directory and takes its lock, both before somebody who sweeps can take it for a leftover.
+/// Makes the directory and takes its lock. Whoever has the lock may remove the entry, and nobody else: somebody who takes
+/// it for a leftover before it is ours is waited for, or he would remove what comes in its place.
 fn make(parent: &DirFd, name: &str) -> io::Result<DirFd> {
     for _ in 0..PATIENCE {
-        parent.remove(name)?;
         let directory = match parent.ensure(name, 0o755) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
         };
-        if directory.lock(false)? && directory.is_entry_of(parent, name) {
+        directory.lock(true)?;
+        if directory.is_entry_of(parent, name) {
+            for left in directory.names()? {
+                directory.remove(left)?;
+            }
             return Ok(directory);
         }
     }
@@ -201,6 +205,8 @@ pub fn sweep(dirs: &AppDirs) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::{thread, time::Duration};
+
     use super::*;
 
     fn dirs() -> (tempfile::TempDir, AppDirs) {
@@ -230,6 +236,23 @@ mod tests {
         remove_home(&dirs, 12).unwrap();
         assert!(alive.path().exists());
         assert!(!dirs.instances().join("13").exists());
+    }
+
+    #[test]
+    fn who_sweeps_is_waited_for() {
+        let (_folder, dirs) = dirs();
+        fs::create_dir_all(dirs.instances().join("12/logs")).unwrap();
+        // Somebody takes it for a leftover, which it is, and is about to remove it.
+        let parent = DirFd::open(&dirs.instances()).unwrap();
+        let leftover = parent.open_in("12").unwrap();
+        assert!(leftover.lock(false).unwrap());
+        thread::scope(|scope| {
+            let made = scope.spawn(|| Instance::create(&dirs, 12).unwrap());
+            thread::sleep(Duration::from_millis(100));
+            parent.remove("12").unwrap();
+            drop(leftover);
+            assert!(made.join().unwrap().mount().is_dir());
+        });
     }
 
     #[test]
