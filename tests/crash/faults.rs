@@ -6,6 +6,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use fuser::Errno;
@@ -14,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use crate::{
     disk::Disk,
     history::dump,
-    machine::{Fim, Volume, can_crash, check_swept, format, run, scratch, succeed, text},
+    machine::{Fim, Volume, can_crash, check_swept, format, has, run, scratch, skip, succeed, text},
     rng::Rng,
 };
 
@@ -195,53 +196,50 @@ fn without_inodes_nothing_is_made_and_names_still_go() {
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
         assert!(patience > 0, "the inodes of what was removed are not free");
         patience -= 1;
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     bench.end();
 }
 
-/// On xfs: the limits of ext4 do not bind root's server.
+/// On btrfs: its limits bind everybody, root's server as well, which those of ext4 and xfs do not.
 #[test]
 fn over_quota_everybody_who_waits_hears_of_it() {
     if !can_crash() {
         return;
     }
+    if !has("mkfs.btrfs") || !has("btrfs") {
+        return skip("mkfs.btrfs and btrfs");
+    }
     let scratch = scratch();
     let image = scratch.path().join("image");
-    File::create(&image).unwrap().set_len(320 << 20).unwrap();
-    let formatted = std::process::Command::new("mkfs.xfs").args(["-q", text(&image)]).output();
-    let quota = std::process::Command::new("xfs_quota").arg("-V").output();
-    if !formatted.is_ok_and(|output| output.status.success()) || quota.is_err() {
-        println!("skipped: needs mkfs.xfs and xfs_quota");
-        return;
-    }
-    let Ok(bench) = Bench::new(scratch, &image, "xfs", "uquota") else {
-        println!("skipped: needs a kernel with quotas of xfs");
-        return;
-    };
+    File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    succeed("mkfs.btrfs", &["-q", text(&image)]);
+    let Ok(mut bench) = Bench::new(scratch, &image, "btrfs", "") else { return skip("btrfs in the kernel") };
     let volume = bench.at("volume");
-    succeed("xfs_quota", &["-x", "-c", "limit bhard=2m 1234", text(&volume)]);
-    fs::create_dir(bench.shown("home")).unwrap();
-    std::os::unix::fs::chown(bench.shown("home"), Some(1234), Some(1234)).unwrap();
-    std::os::unix::fs::chown(bench.shown("big"), Some(1234), Some(1234)).unwrap();
-    assert_eq!(fill_as_user(&bench.shown("home/filler")), libc::EDQUOT);
-    assert_eq!(errno(change(&bench.shown("big"))), libc::EDQUOT, "a copy-up of the user's own");
-    fs::remove_file(bench.shown("home/filler")).unwrap();
-    fs::write(bench.shown("home/small"), "small").unwrap();
-    bench.end();
-}
+    let btrfs = |words: &[&str]| succeed("btrfs", &[words, &[text(&volume)]].concat());
+    btrfs(&["quota", "enable"]);
+    btrfs(&["qgroup", "limit", "8m"]);
 
-/// As [`fill`] with a file that belongs to the user.
-fn fill_as_user(path: &Path) -> i32 {
-    File::create(path).unwrap();
-    std::os::unix::fs::chown(path, Some(1234), Some(1234)).unwrap();
-    let mut file = OpenOptions::new().append(true).open(path).unwrap();
-    for _ in 0..10_000 {
-        if let Err(error) = file.write_all(&[b'x'; 64 << 10]).and_then(|()| file.sync_all()) {
-            return error.raw_os_error().unwrap();
-        }
+    assert_eq!(fill(&bench.shown("filler")), libc::EDQUOT);
+    assert_eq!(errno(change(&bench.shown("big"))), libc::EDQUOT, "a copy-up hears of it");
+    let big_file = bench.shown("big");
+    let shorter = OpenOptions::new().write(true).open(&big_file).unwrap().set_len(BIG as u64 / 2);
+    assert_eq!(errno(shorter), libc::EDQUOT);
+    bench.fim = None;
+    bench.start();
+    assert!(fs::read(&big_file).unwrap() == big(), "a copy that failed half-way is none");
+    assert_eq!(errno(fs::rename(bench.shown("dir/a"), bench.shown("dir/c"))), libc::EDQUOT);
+    assert_eq!(fs::read_to_string(bench.shown("dir/a")).unwrap(), "lower/dir/a");
+    // What needs no room goes on.
+    fs::remove_file(bench.shown("filler")).unwrap();
+    // What was removed counts until the kernel has forgotten it and btrfs has written that.
+    let patience = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = change(&big_file) {
+        assert_eq!(error.raw_os_error(), Some(libc::EDQUOT));
+        assert!(Instant::now() < patience, "the room of what was removed is not free");
+        btrfs(&["filesystem", "sync"]);
     }
-    panic!("no quota is ever used up");
+    bench.end();
 }
 
 #[test]

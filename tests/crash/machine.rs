@@ -27,10 +27,6 @@ const STALL: Duration = Duration::from_secs(1200);
 
 /// Says whether the tests can run here; if not says what is missing.
 pub(crate) fn can_crash() -> bool {
-    let has = |program: &str| {
-        let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path).any(|dir| dir.join(program).exists())
-    };
     let missing = if effective_ids().0 != 0 {
         "root"
     } else if fuse_dev::open().is_err() {
@@ -46,6 +42,12 @@ pub(crate) fn can_crash() -> bool {
     };
     skip(missing);
     false
+}
+
+/// Whether a program is installed.
+pub(crate) fn has(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|dir| dir.join(program).exists())
 }
 
 /// Prints that a test is skipped, or fails it where everything must run.

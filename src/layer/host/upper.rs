@@ -299,10 +299,11 @@ fn open_own(work: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
         Err(errno) => return Err(errno),
     }
     let fd = beneath::open(work, name, OpenFor::Path)?;
-    match xattr::remove(fd.as_fd(), DEFAULT_ACL) {
-        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(fd),
-        Err(errno) => Err(errno),
+    // Looked for first: taking away what is not there needs room all the same, which a full upper does not have.
+    if xattr::get(fd.as_fd(), DEFAULT_ACL)?.is_some() {
+        xattr::remove(fd.as_fd(), DEFAULT_ACL)?;
     }
+    Ok(fd)
 }
 
 fn is_empty(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
