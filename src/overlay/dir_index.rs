@@ -2,7 +2,8 @@
 //!
 //! An offset belongs to an entry for as long as the entry lives, and is not given out again. New entries come last. A
 //! listing goes on behind an offset whether or not the entry there is still alive: so an entry that is there all the
-//! time is shown exactly once.
+//! time is shown exactly once. It ends where the index ended when the latest listing began: who renames each entry that he
+//! is shown comes to an end.
 //!
 //! A directory that only one layer has is not indexed: its listing comes from the layer, whose positions serve as
 //! offsets. When it is indexed later, its entries keep these offsets, and a listing under way goes on as before.
@@ -45,6 +46,8 @@ pub(super) struct DirIndex {
     entries: BTreeMap<u64, IndexEntry>,
     offsets: HashMap<Arc<[u8]>, u64>,
     last: u64,
+    /// The last offset when a listing began for the last time.
+    end: u64,
     /// Where names are folded: what is one.
     folds: Option<Folds>,
 }
@@ -69,7 +72,7 @@ impl DirIndex {
     /// An empty index of a directory that folds names like `mode`.
     pub(super) fn new(mode: Option<Mode>) -> Self {
         let folds = mode.map(|mode| Folds { mode, by_key: HashMap::new(), several: 0 });
-        Self { entries: BTreeMap::new(), offsets: HashMap::new(), last: DOT_DOT, folds }
+        Self { entries: BTreeMap::new(), offsets: HashMap::new(), last: DOT_DOT, end: DOT_DOT, folds }
     }
 
     /// Adds `name` at an offset of its own, or changes what the entry is.
@@ -181,9 +184,17 @@ impl DirIndex {
         }
     }
 
+    /// Notes that a listing begins: it shows what is there now.
+    pub(super) fn begin_listing(&mut self) {
+        self.end = self.last;
+    }
+
     /// Up to `count` entries behind `offset` that a listing shows.
     pub(super) fn behind(&self, offset: u64, count: usize) -> Vec<(u64, IndexEntry)> {
-        let range = (std::ops::Bound::Excluded(offset), std::ops::Bound::Unbounded);
+        if offset >= self.end {
+            return Vec::new();
+        }
+        let range = (std::ops::Bound::Excluded(offset), std::ops::Bound::Included(self.end));
         let shown = self.entries.range(range).filter(|(_, entry)| self.shows(&entry.name));
         shown.take(count).map(|(offset, entry)| (*offset, entry.clone())).collect()
     }
@@ -197,7 +208,8 @@ impl DirIndex {
 mod tests {
     use super::*;
 
-    fn names(index: &DirIndex, behind: u64) -> Vec<(u64, String)> {
+    fn names(index: &mut DirIndex, behind: u64) -> Vec<(u64, String)> {
+        index.begin_listing();
         let entries = index.behind(behind, 10);
         entries
             .into_iter()
@@ -211,16 +223,26 @@ mod tests {
         for name in [b"a", b"b", b"c"] {
             index.insert(name, FileKind::Regular, None, 0);
         }
-        assert_eq!(names(&index, 0), [(3, "a".into()), (4, "b".into()), (5, "c".into())]);
+        assert_eq!(names(&mut index, 0), [(3, "a".into()), (4, "b".into()), (5, "c".into())]);
         index.remove(b"c");
         index.remove(b"a");
         index.insert(b"a", FileKind::Fifo, None, 0);
-        assert_eq!(names(&index, 3), [(4, "b".into()), (6, "a".into())]);
+        assert_eq!(names(&mut index, 3), [(4, "b".into()), (6, "a".into())]);
         index.insert(b"b", FileKind::Socket, Some(Ino::new(9)), 0);
         assert_eq!(index.behind(3, 1)[0].1.kind, FileKind::Socket);
         index.remove(b"b");
         index.remove(b"a");
         assert!(index.is_empty());
+    }
+
+    #[test]
+    fn a_listing_ends_where_the_index_ended_when_it_began() {
+        let mut index = DirIndex::default();
+        index.insert(b"a", FileKind::Regular, None, 0);
+        assert_eq!(names(&mut index, 0), [(3, "a".into())]);
+        index.insert(b"b", FileKind::Regular, None, 0);
+        assert!(index.behind(3, 10).is_empty() && index.behind(9, 10).is_empty());
+        assert_eq!(names(&mut index, 3), [(4, "b".into())]);
     }
 
     #[test]
@@ -235,7 +257,7 @@ mod tests {
             index.insert(name, FileKind::Regular, None, layer);
         }
         assert_eq!(there(&index), ["FOO", "Foo", "foo"]);
-        assert_eq!(names(&index, 0), [(5, "FOO".into()), (6, "bar".into())]);
+        assert_eq!(names(&mut index, 0), [(5, "FOO".into()), (6, "bar".into())]);
         index.change(b"foo", FileKind::Regular, None, TOP);
         assert_eq!(there(&index), ["foo", "FOO", "Foo"]);
         assert!(!index.is_plain());

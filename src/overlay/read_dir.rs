@@ -106,6 +106,7 @@ impl Overlay {
         if dir.state.lock().removed {
             return Ok(());
         }
+        let begins = offset < DOT_DOT;
         let offset = offset.max(DOT_DOT);
         let directory = dir.directory()?;
         let (upper, lowers) = dir.parts();
@@ -120,6 +121,9 @@ impl Overlay {
             }
         }
         self.with_index(dir, |_| ())?;
+        if begins && let Some(index) = directory.index.lock().as_mut() {
+            index.begin_listing();
+        }
         let mut at = offset;
         loop {
             let batch =
@@ -286,6 +290,8 @@ impl Overlay {
         if let (Some(upper), Some(id)) = (self.stack.upper(), upper) {
             add_entries(&mut index, (TOP, &**upper), id, |_| None)?;
         }
+        // One that has begun in the layer goes on in it.
+        index.begin_listing();
         Ok(index)
     }
 }

@@ -198,6 +198,19 @@ pub(crate) fn list(ours: &Ours, dir: Ino) -> Listed {
     page(2, |offset, sink| ours.fs().readdir(dir, offset, sink).unwrap()).entries
 }
 
+/// Lists a directory, a few entries a call, and has each of them looked at behind the call.
+pub(crate) fn list_with(ours: &Ours, dir: Ino, mut look: impl FnMut(&str)) {
+    let mut sink = Sink { entries: Vec::new(), room: 0, next: 0, plus: Vec::new() };
+    loop {
+        sink.room = 5;
+        ours.fs().readdir(dir, sink.next, &mut sink).unwrap();
+        if sink.entries.is_empty() {
+            return;
+        }
+        std::mem::take(&mut sink.entries).iter().for_each(|(name, ..)| look(name));
+    }
+}
+
 fn list_plus(ours: &Ours, dir: Ino) -> Listed {
     let sink = page(3, |offset, sink| ours.fs().readdirplus(dir, offset, sink).unwrap());
     for ino in sink.plus {

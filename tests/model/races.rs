@@ -545,3 +545,39 @@ fn a_listing_shows_once_what_is_not_renamed_meanwhile() {
     });
     stack.unmount();
 }
+
+/// Who renames each entry that he is shown comes to an end.
+#[test]
+fn a_listing_ends_while_everything_is_renamed() {
+    const FILES: usize = 300;
+    let scratch = scratch();
+    let at = |name: &str| scratch.path().join(name);
+    for dir in ["lower", "lower/low", "upper", "work"] {
+        std::fs::create_dir(at(dir)).unwrap();
+    }
+    for number in 0..FILES {
+        std::fs::write(at("lower/low").join(format!("{number}")), "").unwrap();
+    }
+    let mut stack = Ours::new(vec![at("lower")], at("upper"), at("work"));
+    stack.answer(&Op::Mkdir(vec!["up".to_owned()], 0o755)).unwrap();
+    for number in 0..FILES {
+        stack.answer(&Op::Create(vec!["up".to_owned(), format!("{number}")], 0o644)).unwrap();
+    }
+    for dir in ["low", "up"] {
+        let walked = stack.walk(&[dir.to_owned()]).unwrap();
+        let mut shown = 0;
+        dump::list_with(&stack, walked.last(), |name| {
+            shown += 1;
+            assert!(shown <= 2 * FILES, "{dir}: no end");
+            if name != "." && name != ".." {
+                let path = |name: &str| vec![dir.to_owned(), name.to_owned()];
+                stack.answer(&Op::Rename(path(name), path("moved"), 0)).unwrap();
+                stack.answer(&Op::Rename(path("moved"), path(name), 0)).unwrap();
+            }
+        });
+        drop(walked);
+        let walked = stack.walk(&[dir.to_owned()]).unwrap();
+        assert_eq!(dump::list(&stack, walked.last()).len(), FILES + 2);
+    }
+    stack.unmount();
+}
