@@ -93,7 +93,7 @@ impl Overlay {
         }
         upper.set_attr(id, &SetAttr { size: changes.size.filter(|_| !is_cut), ..changes })?;
         if changes.size.is_some() && caller.uid != 0 {
-            self.kill_privileges(&node, id)?;
+            self.kill_privileges(caller, &node, id)?;
         }
         self.attr_of(&node)
     }
@@ -101,12 +101,12 @@ impl Overlay {
     /// What is left of a chown(2) that names neither owner nor group: it drops privileges all the same.
     fn do_chown_to_nobody_else(&self, caller: Caller, node: &Arc<Node>) -> Result<Attr> {
         let attr = self.attr_of(node)?;
-        if attr.kind != FileKind::Directory && without_privileges(attr.perm) != attr.perm {
+        if attr.kind != FileKind::Directory && without_privileges(caller, &attr) != attr.perm {
             if caller.uid != 0 && caller.uid != attr.uid {
                 return Err(Error::new(Errno::EPERM, "drop the privileges of a file"));
             }
             let id = self.copy_up(node, Keep::Attributes)?;
-            self.kill_privileges(node, id)?;
+            self.kill_privileges(caller, node, id)?;
             return self.attr_of(node);
         }
         Ok(attr)
@@ -146,13 +146,13 @@ impl Overlay {
         Ok(changes)
     }
 
-    /// Clears suid, sgid (where the group may execute) and file capabilities of `node`, in the upper `id`. The kernel
+    /// Clears suid, sgid and file capabilities of `node`, in the upper `id`, as a change by `caller` does. The kernel
     /// hears of it: no reply to a write or the like tells it attributes.
-    pub(super) fn kill_privileges(&self, node: &Node, id: NodeId) -> Result<()> {
+    pub(super) fn kill_privileges(&self, caller: Caller, node: &Node, id: NodeId) -> Result<()> {
         let upper = self.upper()?;
-        let perm = upper.attr(id)?.perm;
-        let kept = without_privileges(perm);
-        if kept != perm {
+        let attr = upper.attr(id)?;
+        let kept = without_privileges(caller, &attr);
+        if kept != attr.perm {
             upper.set_attr(id, &SetAttr { perm: Some(kept), ..SetAttr::default() })?;
             self.invalidate.inode(node.ino, false);
         }
@@ -165,10 +165,11 @@ impl Overlay {
     }
 }
 
-/// Permissions without suid, and without sgid where the group may execute.
-const fn without_privileges(perm: u16) -> u16 {
-    let kept = perm & !SET_UID;
-    if perm & GROUP_EXECUTE == 0 { kept } else { kept & !SET_GID }
+/// Permissions without suid, and without sgid where the group may execute, or where `caller` is not in it.
+fn without_privileges(caller: Caller, attr: &Attr) -> u16 {
+    let kept = attr.perm & !SET_UID;
+    let keeps_group = kept & (SET_GID | GROUP_EXECUTE) == SET_GID && caller.may_set_gid(attr.gid);
+    if keeps_group { kept } else { kept & !SET_GID }
 }
 
 /// Whether these are times with a ctime among them, and nothing else: only a kernel that caches writes sends that.

@@ -48,13 +48,20 @@ impl Overlay {
         self.stack.layer(lower.layer)?.read(lower.node, offset, len)
     }
 
-    pub(super) fn do_write(&self, ino: Ino, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
+    pub(super) fn do_write(
+        &self,
+        caller: Caller,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+        kill_privileges: bool,
+    ) -> Result<()> {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         let node = self.regular(ino)?;
         let id = self.copy_up(&node, Keep::All)?;
         self.upper()?.write(id, offset, data)?;
-        if kill_privileges { self.kill_privileges(&node, id) } else { Ok(()) }
+        if kill_privileges { self.kill_privileges(caller, &node, id) } else { Ok(()) }
     }
 
     pub(super) fn do_fsync(&self, ino: Ino, data_only: bool) -> Result<()> {
@@ -79,7 +86,7 @@ impl Overlay {
         let node = self.regular(ino)?;
         let id = self.copy_up(&node, Keep::All)?;
         self.upper()?.allocate(id, mode, offset, len)?;
-        if caller.uid == 0 { Ok(()) } else { self.kill_privileges(&node, id) }
+        if caller.uid == 0 { Ok(()) } else { self.kill_privileges(caller, &node, id) }
     }
 
     pub(super) fn do_seek(&self, ino: Ino, offset: u64, whence: SeekWhence) -> Result<u64> {
@@ -125,7 +132,7 @@ impl Overlay {
             }
         };
         if caller.uid != 0 {
-            self.kill_privileges(&target, target_id)?;
+            self.kill_privileges(caller, &target, target_id)?;
         }
         Ok(copied)
     }

@@ -89,15 +89,8 @@ impl FileSystem for Overlay {
         self.do_read(ino, offset, len)
     }
 
-    fn write(
-        &self,
-        _caller: Caller,
-        ino: Ino,
-        offset: u64,
-        data: &[u8],
-        kill_privileges: bool,
-    ) -> Result<()> {
-        self.do_write(ino, offset, data, kill_privileges)
+    fn write(&self, caller: Caller, ino: Ino, offset: u64, data: &[u8], kill_privileges: bool) -> Result<()> {
+        self.do_write(caller, ino, offset, data, kill_privileges)
     }
 
     fn fsync(&self, ino: Ino, data_only: bool) -> Result<()> {

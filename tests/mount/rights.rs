@@ -75,6 +75,29 @@ on_mount! {
         }
     }
 
+    fn writing_takes_sgid_from_who_is_not_in_the_group(at) {
+        if !geteuid().is_root() {
+            return;
+        }
+        // The group may not execute it.
+        let scripts = ["echo x >>\"$1\"", "truncate -s 1 \"$1\"", ": >\"$1\"", "fallocate -l 9000 \"$1\""];
+        for (name, script) in ["file", "new"].iter().flat_map(|name| scripts.map(|script| (name, script))) {
+            let path = at.join(name);
+            let changed_by = |uid: &str, groups: &str| {
+                fs::write(&path, "text").unwrap();
+                chown(&path, Some(1234), Some(500)).unwrap();
+                set_mode(&path, 0o6666);
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid", uid, "--regid", uid, "--groups", groups, "sh", "-c", script, "sh"]);
+                assert!(command.arg(&path).status().unwrap().success(), "{name}: {script}");
+                mode(&path)
+            };
+            assert_eq!(changed_by("4321", "77"), 0o666, "{name}: {script}");
+            assert_eq!(changed_by("4321", "77,500"), 0o2666, "{name}: {script}");
+            assert_eq!(changed_by("0", "0"), 0o6666, "{name}: {script}");
+        }
+    }
+
     fn sgid_directories_and_sticky_ones(at) {
         if !geteuid().is_root() {
             return;
