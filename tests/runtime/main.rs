@@ -23,6 +23,7 @@ mod kill;
 mod kill_matrix;
 mod layers;
 mod making;
+mod locks;
 mod overlay;
 mod permissions;
 mod place;
