@@ -15,7 +15,7 @@ use clap::Args;
 use crate::runtime::stack::Reader;
 use crate::{
     cli::{Failure, Outcome},
-    config::{Casefold, CasefoldMode, ConfigError},
+    config::{Casefold, CasefoldMode, ConfigError, OverlayKind},
     image::ImageFile,
     runtime::{
         host::{self, CasefoldChoice, Choices},
@@ -49,6 +49,9 @@ pub struct MountArgs {
     /// Read-only; the upper directory is shown but not written.
     #[arg(long)]
     pub(super) ro: bool,
+    /// Who merges the upper directory with the layers: fuse and auto are the engine; kernel is for images only.
+    #[arg(long, value_name = "KIND", value_parser = OverlayKind::parse)]
+    overlay: Option<OverlayKind>,
     /// Writes to FILE which files are read, in the order of their first reads, when it is unmounted: an access profile,
     /// for --profile, `fim layer IMAGE profile set` and `fim archive create --order`.
     #[arg(long, value_name = "FILE")]
@@ -155,6 +158,11 @@ pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<Mount
     let mut places = args.places;
     let target = places.pop().ok_or_else(|| Failure::new("no directory to mount on"))?;
     let target = existing(&target)?;
+    if args.overlay == Some(OverlayKind::Kernel) {
+        // One mount over the other at a place that everybody sees: neither umount(8) nor who looks would know which is which.
+        return Err(Failure::new("cannot mount with kernel overlayfs: that is for running images")
+            .cure("mount the layers without --upper, and kernel overlayfs over DIR with mount -t overlay"));
+    }
     let image = places.pop().map(|image| existing(&image)).transpose()?;
     let upper = upper(args.upper.as_deref(), args.work.as_deref(), image.as_deref(), args.rw)?;
 
@@ -333,6 +341,17 @@ mod tests {
     struct Tool {
         #[command(flatten)]
         mount: MountArgs,
+    }
+
+    #[test]
+    fn kernel_overlayfs_is_for_images() {
+        let dir = env!("CARGO_MANIFEST_DIR");
+        let words = |kind| ["--overlay", kind, "--upper", dir, dir];
+        for kind in ["fuse", "AUTO"] {
+            assert!(planned(&words(kind), 0).expect("the engine does it").stack.upper.is_some());
+        }
+        let refused = planned(&words("kernel"), 0).expect_err("not here").to_string();
+        assert!(refused.contains("for running images") && refused.contains("mount -t overlay"), "{refused}");
     }
 
     fn planned(words: &[&str], uid: u32) -> Result<MountPlan, Failure> {
