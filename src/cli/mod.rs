@@ -1,6 +1,7 @@
 //! The command line: the only place that prints and exits.
 
 pub mod cmd;
+mod complete;
 mod exit;
 mod progress;
 mod resolve;
@@ -31,14 +32,17 @@ struct Tool {
 #[derive(Subcommand, Debug)]
 enum Verb {
     Create(cmd::create::CreateArgs),
+    Upgrade(cmd::upgrade::UpgradeArgs),
     Archive(cmd::archive::ArchiveArgs),
     Layer(cmd::layer::LayerArgs),
     Check(cmd::check::CheckArgs),
+    Info(cmd::info::InfoArgs),
     Exec(cmd::exec::ExecArgs),
     Root(cmd::root::RootArgs),
     Run(cmd::run::RunArgs),
     Mount(cmd::mount::MountArgs),
     Umount(cmd::umount::UmountArgs),
+    Stats(cmd::stats::StatsArgs),
     Ls(cmd::ls::LsArgs),
     Cat(cmd::cat::CatArgs),
     Cp(cmd::cp::CpArgs),
@@ -51,8 +55,19 @@ enum Verb {
     Overlay(cmd::overlay::OverlayArgs),
     Bind(cmd::bind::BindArgs),
     Casefold(cmd::casefold::CasefoldArgs),
+    Notify(cmd::notify::NotifyArgs),
     Version(cmd::version::VersionArgs),
     Help(cmd::help::HelpArgs),
+    Doctor(cmd::doctor::DoctorArgs),
+    Completions(cmd::completions::CompletionsArgs),
+    Complete(cmd::completions::CompleteArgs),
+    Man(cmd::man::ManArgs),
+}
+
+/// The whole command line: every verb with its sub-words, options and help.
+#[must_use]
+pub fn command() -> Command {
+    Tool::command()
 }
 
 /// Runs the program.
@@ -115,8 +130,16 @@ fn tool() -> Outcome {
         Verb::Overlay(args) => cmd::overlay::run(&args, &Terminal::new()),
         Verb::Bind(args) => cmd::bind::run(&args),
         Verb::Casefold(args) => cmd::casefold::run(&args),
+        Verb::Notify(args) => cmd::notify::run(&args),
         Verb::Version(args) => cmd::version::run(&args),
         Verb::Help(args) => cmd::help::run(&args, &tool),
+        Verb::Upgrade(args) => cmd::upgrade::run(&args, &Terminal::new()),
+        Verb::Info(args) => cmd::info::run(&args),
+        Verb::Stats(args) => cmd::stats::run(&args),
+        Verb::Doctor(args) => cmd::doctor::run(&args),
+        Verb::Completions(args) => cmd::completions::run(&args),
+        Verb::Complete(args) => cmd::completions::answer(&args, &tool),
+        Verb::Man(args) => cmd::man::run(&args, &tool),
     }
 }
 

@@ -26,11 +26,12 @@ use super::{
     fill::Fill,
     options::{MAX_BACKGROUND, MAX_TRANSFER, Opens, Options},
     reply,
-    requests::{Request, Requests},
+    requests::{self, Figures, Request, Requests},
     respell,
 };
 use crate::{
     sync::Arc,
+    sys::fuse_figures,
     vfs::{
         self, Errno, FallocateMode, FileKind, FileSystem, Ino, Lookup, Name, RenameFlags, SeekWhence,
         SetAttr, XattrFlags,
@@ -66,6 +67,8 @@ pub(super) struct Front {
     fill: Option<Arc<Fill>>,
     /// What hears of listings, where the front answers them itself.
     lister: Option<Lister>,
+    /// What is told to those who ask for the figures of the mount.
+    figures: Option<Figures>,
 }
 
 impl Front {
@@ -76,12 +79,13 @@ impl Front {
         requests: Arc<Requests>,
         fill: Option<Arc<Fill>>,
         lister: Option<Lister>,
+        figures: Option<Figures>,
     ) -> Self {
         let read_only = fs.is_read_only();
         let no_xattrs = read_only && !fs.has_xattrs();
         let (folds_names, writes_back) = (fs.folds_names(), options.writes_back(read_only));
         let respells = folds_names && !read_only;
-        Self { fs, options, no_xattrs, folds_names, respells, writes_back, requests, fill, lister }
+        Self { fs, options, no_xattrs, folds_names, respells, writes_back, requests, fill, lister, figures }
     }
 }
 
@@ -494,6 +498,10 @@ impl Filesystem for Front {
         reply: ReplyIoctl,
     ) {
         self.requests.note(Request::Ioctl);
+        if command == fuse_figures::REQUEST {
+            let told = || Ok(requests::told(&self.requests, self.figures.as_ref(), fuse_figures::LENGTH));
+            return reply::answer(request, reply, told, |reply, told| reply.ioctl(0, &told));
+        }
         if !self.folds_names || command != GET_FLAGS {
             return reply.error(fuser::Errno::ENOTTY);
         }

@@ -28,5 +28,5 @@ mod session;
 
 pub use notify::Notices;
 pub use options::{Lists, Opens, Options, WriteCache};
-pub use requests::{Request, Requests};
-pub use session::{Error, Serving, serve};
+pub use requests::{Figures, Request, Requests};
+pub use session::{Error, Serving, serve, serve_with};

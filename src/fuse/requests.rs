@@ -2,7 +2,15 @@
 
 use std::fmt;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use serde_json::{Map, Value};
+
+use crate::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// What the owner of a mount has to say to those who ask for its figures, by name.
+pub type Figures = Arc<dyn Fn() -> Map<String, Value> + Send + Sync>;
 
 macro_rules! requests {
     ($($name:ident),+ $(,)?) => {
@@ -78,6 +86,16 @@ impl Requests {
     pub fn counted(&self) -> impl Iterator<Item = (Request, u64)> {
         Request::ALL.iter().map(|request| (*request, self.count(*request))).filter(|(_, count)| *count > 0)
     }
+}
+
+/// The figures of a mount as text: JSON with what `figures` says and how many requests of each kind there were. Cut to
+/// nothing where it is longer than `limit`.
+pub(super) fn told(requests: &Requests, figures: Option<&Figures>, limit: usize) -> Vec<u8> {
+    let mut all = figures.map(|figures| figures()).unwrap_or_default();
+    let counted = requests.counted().map(|(request, count)| (format!("{request:?}"), Value::from(count)));
+    all.insert("requests".to_owned(), Value::Object(counted.collect()));
+    let text = serde_json::to_vec(&all).unwrap_or_default();
+    if text.len() > limit { Vec::new() } else { text }
 }
 
 impl fmt::Debug for Requests {

@@ -12,7 +12,7 @@ use std::{
 use fuser::{Config, SessionACL};
 use thiserror::Error;
 
-use super::{Notices, Options, Requests, bare::Lister, fill::Fill, front::Front};
+use super::{Figures, Notices, Options, Requests, bare::Lister, fill::Fill, front::Front};
 use crate::{
     sync::{Arc, thread},
     sys::fuse_dev,
@@ -61,6 +61,21 @@ pub fn serve(
     options: Options,
     notices: Arc<Notices>,
 ) -> Result<Serving, Error> {
+    serve_with(fs, device, options, notices, None)
+}
+
+/// As [`serve`]; who asks by the ioctl of `sys::fuse_figures` is told these figures, too.
+///
+/// # Errors
+///
+/// As [`serve`].
+pub fn serve_with(
+    fs: Arc<dyn FileSystem>,
+    device: OwnedFd,
+    options: Options,
+    notices: Arc<Notices>,
+    figures: Option<Figures>,
+) -> Result<Serving, Error> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(options.threads.get());
@@ -79,7 +94,7 @@ pub fn serve(
     if options.writes_back(read_only) {
         raise_dirty_share(device.as_fd());
     }
-    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone(), lister);
+    let front = Front::new(Arc::clone(&fs), options, Arc::clone(&requests), fill.clone(), lister, figures);
     let session =
         fuser::Session::from_fd(front, device, SessionACL::All, config).map_err(Error::Handshake)?;
 

@@ -128,6 +128,32 @@ impl LayerTable {
         Ok(())
     }
 
+    /// The same archives at other places: `place` gives each its offset, in the order of the table.
+    ///
+    /// # Errors
+    ///
+    /// What `place` says.
+    pub fn moved<E>(&self, mut place: impl FnMut(&LayerEntry) -> Result<u64, E>) -> Result<Self, E> {
+        let mut moved = self.clone();
+        for entry in &mut moved.archives {
+            entry.offset = place(entry)?;
+        }
+        Ok(moved)
+    }
+
+    /// Takes away the layer of the merged root with this number, counted from the lowest, and returns it. Its bytes
+    /// stay where they are.
+    pub fn remove_layer(&mut self, index: usize) -> Option<LayerEntry> {
+        let at = self
+            .archives
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.kind.is_in_stack())
+            .map(|(at, _)| at)
+            .nth(index)?;
+        Some(self.archives.remove(at))
+    }
+
     /// All archives, those for the engine's own use included, in the order of the table.
     #[must_use]
     pub fn archives(&self) -> &[LayerEntry] {

@@ -88,13 +88,26 @@ impl Site {
 ///
 /// A layer that the user named is not there, or a directory cannot be read.
 pub fn layers_above(host: &Host, image: &ImageFile) -> Result<Vec<PathBuf>, RunError> {
+    further_layers(&host.choices.layers, layers_directory(host, image))
+}
+
+/// Those of them that are in the data directory.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn own_layers(host: &Host, image: &ImageFile) -> Result<Vec<PathBuf>, RunError> {
+    further_layers(&[], layers_directory(host, image))
+}
+
+/// `FIM_DIR_LAYERS`, where it is there.
+fn layers_directory(host: &Host, image: &ImageFile) -> Option<PathBuf> {
     let own = own_data(host, &image.settings().image_id.to_string());
     let places = match &host.choices.data {
         Some(asked) => vec![DataDirs::at(asked.clone())],
         None => vec![DataDirs::beside(&real_path(image.path())), own],
     };
-    let data = places.into_iter().map(|data| data.layers()).find(|layers| layers.is_dir());
-    further_layers(&host.choices.layers, data)
+    places.into_iter().map(|data| data.layers()).find(|layers| layers.is_dir())
 }
 
 /// The path without links on the way, where it still leads somewhere.

@@ -6,6 +6,7 @@ pub mod cores;
 pub mod data;
 pub mod errno;
 pub mod fuse_dev;
+pub mod fuse_figures;
 pub mod fusermount;
 pub mod in_root;
 pub mod inherit;

@@ -1,6 +1,7 @@
 //! `fim-layer`.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -11,22 +12,23 @@ use super::{
     archive,
     archive::MakeArgs,
     check::{self, How},
+    info,
     making::{self, Compression},
     settings,
 };
 use crate::{
     cli::{Failure, Outcome},
-    dwarfs::{
-        profile::{FileUse, Part},
-        write::Phase,
-    },
+    dwarfs::profile::{FileUse, Part},
     image::ImageFile,
     runtime::{
         commit::{self, CommitError, Committed, Target},
         create::Report,
         diff::Change,
+        discard,
         host::Host,
+        info::layers as layer_facts,
         layer, profile,
+        rewrite::{self, RewriteError},
         site::{self, Site},
     },
 };
@@ -97,10 +99,33 @@ pub enum LayerAction {
         action: ProfileAction,
     },
     /// Prints index:offset:size:path of each layer, lowest first.
+    #[command(after_help = "Example: app.flatimage fim-layer list")]
     List {
         /// As a JSON array.
         #[arg(long)]
         json: bool,
+    },
+    /// Tells what is known of each layer, lowest first: sizes, digest, how it is stored, who made it.
+    #[command(after_help = "Example: app.flatimage fim-layer info --json")]
+    Info {
+        /// As a JSON array.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes a layer away, by its number in `list`. The image is written anew without it, beside the old one, and takes
+    /// its place in one step; what runs goes on with the old one until it ends.
+    #[command(after_help = "Example: app.flatimage fim-layer rm 2")]
+    Rm {
+        /// The number of the layer, from 0.
+        #[arg(value_name = "N")]
+        index: usize,
+    },
+    /// Throws away what has changed since the last commit, after asking.
+    #[command(after_help = "Example: app.flatimage fim-layer discard --yes")]
+    Discard {
+        /// Does not ask.
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 
@@ -143,16 +168,8 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
         LayerAction::Create(make) => archive::create(make, report)?,
         LayerAction::Add { file, message } => {
             let created = making::created()?;
-            let mut before = 0;
-            layer::add(&args.image, file, message, created, &mut |done, total| {
-                if done < before || before == 0 {
-                    report.begin(Phase::Compress, 0, total);
-                    report.step("adding the layer");
-                    before = 0;
-                }
-                report.bytes_in(done.saturating_sub(before));
-                before = done;
-            })?;
+            let mut watch = making::copying(report, "adding the layer");
+            layer::add(&args.image, file, message, created, &mut watch)?;
         }
         LayerAction::Commit { target, path, message, compression, json } => {
             let target = match (target, path) {
@@ -192,6 +209,13 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
             let threads = host.choices.threads.map(std::num::NonZeroUsize::get);
             return check::verify(&args.image, &above, threads, *how, report);
         }
+        LayerAction::Info { json } => {
+            let image = ImageFile::open(&args.image)?;
+            let above = site::layers_above(&Host::read()?, &image)?;
+            info::tell(&layer_facts(&image, &above)?, *json)?;
+        }
+        LayerAction::Rm { index } => remove(&args.image, *index, report)?,
+        LayerAction::Discard { yes } => discard(&args.image, *yes)?,
         LayerAction::Profile { action } => profile(&args.image, action)?,
         LayerAction::List { json } => {
             let image = ImageFile::open(&args.image)?;
@@ -206,6 +230,48 @@ pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a layer out of the image, or a file of the data directory away.
+fn remove(image: &Path, index: usize, report: &dyn Report) -> Result<(), Failure> {
+    let opened = ImageFile::open(image)?;
+    let host = Host::read()?;
+    let above = index.checked_sub(opened.table().layers().count());
+    let Some(above) = above else {
+        rewrite::remove_layer(image, index, &mut making::copying(report, "copying the other layers"))?;
+        return Ok(());
+    };
+    let layers = site::layers_above(&host, &opened)?;
+    let own = site::own_layers(&host, &opened)?;
+    match layers.get(above) {
+        Some(file) if own.contains(file) => fs::remove_file(file)
+            .map_err(|error| Failure::new(format!("cannot remove {}: {error}", file.display()))),
+        Some(file) => Err(Failure::new(format!(
+            "cannot remove layer {index}: {} was named by FIM_LAYERS",
+            file.display()
+        ))
+        .cure("take it out of FIM_LAYERS")),
+        None => Err(RewriteError::NoSuchLayer {
+            path: image.to_owned(),
+            index,
+            count: opened.table().layers().count() + layers.len(),
+        }
+        .into()),
+    }
+}
+
+/// Empties the upper, if the user means it.
+fn discard(image: &Path, yes: bool) -> Result<(), Failure> {
+    let host = Host::read()?;
+    let site = Site::find(&host, image)?;
+    if discard::is_empty(&site) {
+        return settings::line("nothing has changed");
+    }
+    if !yes && !settings::confirmed(&format!("throw away all changes in {}?", site.data.root().display()))? {
+        return Err(Failure::new("nothing was thrown away").cure("--yes does not ask"));
+    }
+    commit::become_able(host.ids.uid)?;
+    Ok(discard::discard(&site)?)
 }
 
 fn profile(image: &Path, action: &ProfileAction) -> Result<(), Failure> {

@@ -11,8 +11,8 @@ use serde_json::json;
 use super::settings;
 use crate::{
     cli::Failure,
-    dwarfs::write::{Level, Order, Summary, Timestamp, WriteOptions},
-    runtime::{host::Host, profile},
+    dwarfs::write::{Level, Order, Phase, Summary, Timestamp, WriteOptions},
+    runtime::{create::Report, host::Host, profile},
     sync::Arc,
 };
 
@@ -84,6 +84,21 @@ fn now(fixed: Option<u32>) -> u64 {
     )
 }
 
+/// What shows how far a copy is, given bytes done and bytes in all; where there are fewer done than before, the next
+/// copy has begun.
+pub(super) fn copying<'r>(report: &'r dyn Report, step: &'r str) -> impl FnMut(u64, u64) + 'r {
+    let mut before = 0;
+    move |done, total| {
+        if done < before || before == 0 {
+            report.begin(Phase::Compress, 0, total);
+            report.step(step);
+            before = 0;
+        }
+        report.bytes_in(done.saturating_sub(before));
+        before = done;
+    }
+}
+
 /// Says what was made.
 pub(super) fn tell(
     path: &Path,
@@ -118,7 +133,7 @@ pub(super) fn tell(
 }
 
 /// A size for people.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut tenths = count.saturating_mul(10);
     let mut unit = 0;

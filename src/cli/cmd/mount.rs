@@ -16,6 +16,7 @@ use crate::runtime::stack::Reader;
 use crate::{
     cli::{Failure, Outcome},
     config::{Casefold, CasefoldMode, ConfigError},
+    image::ImageFile,
     runtime::{
         host::{self, CasefoldChoice, Choices},
         mount::{self, Life, Lists, MountPlan, Opens, Report, SessionOptions, Way, WriteCache},
@@ -55,7 +56,8 @@ pub struct MountArgs {
     /// Brings in early what this access profile names [default: the profile stored in IMAGE, if it has one].
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// Names that differ in case alone are one name, below SUBTREE (`--casefold=/games`) or everywhere; may be repeated.
+    /// Names that differ in case alone are one name, below SUBTREE (`--casefold=/games`) or everywhere; may be repeated
+    /// [default: as IMAGE has it stored].
     #[arg(
         long,
         value_name = "SUBTREE",
@@ -174,7 +176,8 @@ pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<Mount
         Some(file) => Some(ProfileSource::File(existing(&file)?)),
         None => image.clone().map(ProfileSource::Image),
     };
-    let casefold = casefold(&args.casefold, args.casefold_mode, choices)?;
+    let stored = image.as_deref().map(stored_casefold).unwrap_or_default();
+    let casefold = casefold(&args.casefold, args.casefold_mode, choices, &stored)?;
     let record = args.record.as_deref().map(absolute).transpose()?;
     let private = !args.command.is_empty();
     let mut plan = MountPlan {
@@ -206,14 +209,21 @@ pub(super) fn plan(args: MountArgs, uid: u32, choices: &Choices) -> Result<Mount
     Ok(plan)
 }
 
-/// Which names are one: as asked for here, else as the environment has it.
+/// Which names are one in an image, as its settings have it; none in an archive.
+fn stored_casefold(image: &Path) -> Casefold {
+    // What is wrong with an image is told by whoever opens its layers.
+    ImageFile::open(image).map(|image| image.settings().casefold.clone()).unwrap_or_default()
+}
+
+/// Which names are one: as asked for here, else as the environment has it, else as `stored`.
 fn casefold(
     subtrees: &[String],
     mode: Option<CasefoldMode>,
     choices: &Choices,
+    stored: &Casefold,
 ) -> Result<Casefold, ConfigError> {
     match (subtrees, choices.casefold) {
-        ([], choice) => Ok(choice.map(|choice| choice.over(&Casefold::default())).unwrap_or_default()),
+        ([], choice) => Ok(choice.map_or_else(|| stored.clone(), |choice| choice.over(stored))),
         (subtrees, Some(CasefoldChoice::On(chosen))) => Casefold::new(mode.unwrap_or(chosen), subtrees),
         (subtrees, _) => Casefold::new(mode.unwrap_or_default(), subtrees),
     }

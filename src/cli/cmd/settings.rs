@@ -31,6 +31,19 @@ pub(super) fn change<T>(
     Ok(value)
 }
 
+/// Asks the user; only a terminal can be asked, and only `y` or `yes` is a yes.
+pub(super) fn confirmed(question: &str) -> Result<bool, Failure> {
+    use std::io::{BufRead as _, IsTerminal as _};
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    let mut screen = io::stderr().lock();
+    write!(screen, "{question} [y/N] ").and_then(|()| screen.flush())?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 /// Prints a line.
 pub(super) fn line(text: impl Display) -> Result<(), Failure> {
     lines([text])

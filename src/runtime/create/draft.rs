@@ -16,7 +16,7 @@ use crate::{
     },
     image::{
         ArchiveKind, Depth, ImageError, LayerEntry, LayerTable,
-        elf::{self, MARK, MARK_AT},
+        elf::{self, ElfError, MARK, MARK_AT},
         reserved::{Reserved, align_up},
         store::Store as _,
         verify_archive,
@@ -27,16 +27,34 @@ use crate::{
 };
 
 /// The running program.
-pub(super) struct Program {
+#[derive(Debug)]
+pub struct Program {
     file: File,
     end: u64,
 }
 
 impl Program {
-    pub(super) fn running() -> Result<Self, CreateError> {
-        let file = File::open("/proc/self/exe").map_err(CreateError::Program)?;
+    /// Opens it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not understood.
+    pub fn running() -> Result<Self, ElfError> {
+        let file = File::open("/proc/self/exe").map_err(ElfError::Read)?;
         let end = elf::read(&file)?.end;
         Ok(Self { file, end })
+    }
+
+    /// The file; what is behind its end may be anything.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.end
     }
 }
 

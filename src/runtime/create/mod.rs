@@ -19,7 +19,7 @@ use std::{
 };
 
 use debian::{is_suite, mmdebstrap};
-use draft::{Draft, Program};
+use draft::Draft;
 
 use super::tools::{self, Missing};
 use crate::{
@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub use debian::Debian;
+pub use draft::Program;
 
 /// What a root is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     profile::{Prefetcher, Recording},
     stack::{self, MountStack, StackPlan},
+    stats,
 };
 use crate::{
     fuse::{self, Serving},
@@ -248,12 +249,15 @@ struct Mounted {
 
 /// Opens, mounts and serves; from then on the mount answers.
 fn start(plan: &MountPlan) -> Result<Mounted, Error> {
-    let MountStack { overlay, notices, prefetcher, recording, .. } = open_stack(plan)?;
+    let stack = open_stack(plan)?;
+    let figures = stats::figures(&stack);
+    let MountStack { overlay, notices, prefetcher, recording, .. } = stack;
     let device = mount(plan)?;
-    let serving = fuse::serve(overlay, device, plan.session, notices).inspect_err(|_| {
-        // The session's error is the one to tell; a mount without a server can go in any way.
-        let _ = unmount(plan, Unmount::Lazy);
-    })?;
+    let serving =
+        fuse::serve_with(overlay, device, plan.session, notices, Some(figures)).inspect_err(|_| {
+            // The session's error is the one to tell; a mount without a server can go in any way.
+            let _ = unmount(plan, Unmount::Lazy);
+        })?;
     Ok(Mounted { serving, prefetcher, recording })
 }
 

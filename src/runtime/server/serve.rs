@@ -27,6 +27,7 @@ use crate::{
     runtime::{
         profile::{Prefetcher, Recording},
         stack::{MountStack, StackPlan},
+        stats,
     },
     sync::{Arc, thread},
     sys::{
@@ -157,9 +158,9 @@ fn start<'a>(
     };
     mount::mount_fuse(&fuse_mount, device.as_fd(), uid, gid)
         .map_err(|errno| format!("cannot mount the merged root: {errno}"))?;
-    let session =
-        fuse::serve(Arc::clone(&stack.overlay) as _, device, duty.session, Arc::clone(&stack.notices))
-            .map_err(|error| one_line(&error))?;
+    let (shown, notices) = (Arc::clone(&stack.overlay), Arc::clone(&stack.notices));
+    let session = fuse::serve_with(shown, device, duty.session, notices, Some(stats::figures(&stack)))
+        .map_err(|error| one_line(&error))?;
     if let Some(native) = &native {
         native.mount(&target, duty.source).map_err(|why| with_cure(&why))?;
     }

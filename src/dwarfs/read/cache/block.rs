@@ -348,7 +348,9 @@ impl<'a> Shift<'a> {
             if published >= until && published < opened.writer.capacity() {
                 return Work::Resting(opened);
             }
-            match opened.decoder.advance(&mut opened.writer) {
+            let advanced = opened.decoder.advance(&mut opened.writer);
+            self.ledger.decoded(opened.writer.published().saturating_sub(published));
+            match advanced {
                 Ok(Step::More) => self.block.recharge(opened.decoder.held(), self.ledger),
                 Ok(Step::End) => {
                     let Opened { decoder, writer, .. } = opened;

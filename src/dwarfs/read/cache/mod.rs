@@ -109,8 +109,16 @@ pub struct CacheFigures {
     pub used: usize,
     /// Blocks that are kept.
     pub blocks: usize,
+    /// Bytes that it keeps at most.
+    pub bound: usize,
     /// How many blocks were opened so far, repetitions counted.
     pub opened: u64,
+    /// How often a part of a block was asked for.
+    pub asked: u64,
+    /// How often it was not there yet.
+    pub missed: u64,
+    /// Bytes that were decompressed, ahead of readers as well.
+    pub decoded: u64,
 }
 
 /// Decoded blocks, shared by all archives that were opened with it.
@@ -133,6 +141,9 @@ struct Ledger {
     /// Bytes that came in so far: the clock by which the cache tells the time.
     clock: AtomicU64,
     opened: AtomicU64,
+    asked: AtomicU64,
+    missed: AtomicU64,
+    decoded: AtomicU64,
 }
 
 impl Ledger {
@@ -152,6 +163,18 @@ impl Ledger {
 
     fn opened(&self) {
         self.opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A reader asked for a part of a block, and got it in this way.
+    fn asked(&self, turn: Turn) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if turn == Turn::Decoded {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn decoded(&self, bytes: usize) {
+        self.decoded.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -198,7 +221,11 @@ impl BlockCache {
         CacheFigures {
             used: self.used(),
             blocks: self.keep.lock().len(),
+            bound: self.options.max_bytes,
             opened: self.ledger.opened.load(Ordering::Relaxed),
+            asked: self.ledger.asked.load(Ordering::Relaxed),
+            missed: self.ledger.missed.load(Ordering::Relaxed),
+            decoded: self.ledger.decoded.load(Ordering::Relaxed),
         }
     }
 
@@ -248,6 +275,7 @@ impl BlockCache {
         let asked_before = block.uses.asked.fetch_add(len, Ordering::Relaxed);
         match block.reach(range.end, &self.ledger, &Reader(self)) {
             Ok(turn) => {
+                self.ledger.asked(turn);
                 if self.options.background == Background::Always {
                     self.look_ahead(&block, turn, asked_before, len, next);
                 }
