@@ -19,6 +19,7 @@ pub mod overlay;
 
 pub mod fuse;
 
+pub mod desktop;
 pub mod instance;
 
 pub mod image;

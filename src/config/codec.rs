@@ -57,10 +57,10 @@ mod tests {
 
     #[test]
     fn fields_of_later_versions_are_kept() {
-        let newer = br#"{"image_id":"000102030405060708090a0b0c0d0e0f","desktop":{"name":"x","n":[1,2]}}"#;
+        let newer = br#"{"image_id":"000102030405060708090a0b0c0d0e0f","teleport":{"name":"x","n":[1,2]}}"#;
         let again = encode(&decode(newer).unwrap()).unwrap();
         let value: serde_json::Value = serde_json::from_slice(&again).unwrap();
-        assert_eq!(value["desktop"], serde_json::json!({"name": "x", "n": [1, 2]}));
+        assert_eq!(value["teleport"], serde_json::json!({"name": "x", "n": [1, 2]}));
     }
 
     #[test]

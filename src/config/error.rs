@@ -61,6 +61,33 @@ pub enum ConfigError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// More values than there may be.
+    #[error("there are {found} {what}: at most {limit} fit")]
+    TooMany {
+        /// Which values.
+        what: &'static str,
+        /// How many.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A text that cannot stand in one line.
+    #[error("cannot take {text:?} for {what}: expected one line of text")]
+    NotALine {
+        /// What it should be.
+        what: &'static str,
+        /// The text as given.
+        text: String,
+    },
+    /// Neither PNG nor SVG.
+    #[error("cannot take the icon: it is neither PNG nor SVG")]
+    NotAnIcon,
+    /// Not the address of a directory of recipes.
+    #[error("cannot take {text:?} for an address: expected http://… or https://…")]
+    NotAnAddress {
+        /// The text as given.
+        text: String,
+    },
     /// The stored text is not what it should be.
     #[error("cannot read the settings")]
     Malformed(#[source] serde_json::Error),

@@ -10,12 +10,14 @@ mod bind;
 mod boot;
 mod casefold;
 mod codec;
+mod desktop;
 mod env;
 mod error;
 mod image_id;
 mod overlay;
 mod permissions;
 mod profile;
+mod remote;
 mod scripts;
 mod unshare;
 mod words;
@@ -26,12 +28,14 @@ pub use bind::{Bind, BindKind, Binds};
 pub use boot::Boot;
 pub use casefold::{Casefold, CasefoldMode};
 pub use codec::{SETTINGS_LIMIT, decode, encode};
+pub use desktop::{Desktop, ICON_LIMIT, Icon, IconKind, Integration, Integrations};
 pub use env::Environment;
 pub use error::ConfigError;
 pub use image_id::ImageId;
 pub use overlay::OverlayKind;
 pub use permissions::{Permission, Permissions};
 pub use profile::{PROFILE_LIMIT, StoredProfile};
+pub use remote::remote_address;
 pub use scripts::{SCRIPT_LIMIT, Scripts};
 pub use unshare::{Namespace, Unshare};
 pub use words::{Word, WordSet};
@@ -71,6 +75,9 @@ pub struct Settings {
     /// Whether the desktop is told when the image starts.
     #[serde(default)]
     pub notify: bool,
+    /// How the image shows itself on the desktop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desktop: Option<Desktop>,
     /// Where recipes come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<String>,
@@ -100,6 +107,7 @@ impl Settings {
             overlay: OverlayKind::default(),
             casefold: Casefold::default(),
             notify: false,
+            desktop: None,
             remote: None,
             profile: None,
             labels: std::collections::BTreeMap::new(),

@@ -14,6 +14,7 @@ pub mod layer;
 pub mod mount;
 pub mod plan;
 pub mod profile;
+pub mod recipe;
 pub mod rewrite;
 pub mod run;
 pub mod server;

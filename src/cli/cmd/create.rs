@@ -19,7 +19,7 @@ use crate::{
 /// Makes an image: one executable file with a root file system in it.
 ///
 /// The root is taken from a directory, from a tar file (plain, gzip, xz or zstd), or made of Debian packages with
-/// mmdebstrap. The static bash and busybox and the bubblewrap of this machine go in as well, if they are there.
+/// mmdebstrap; or layers and settings of a FlatImage 2 file are taken over. The static bash and busybox and the bubblewrap of this machine go in as well, if they are there.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example: fim create -o debian.flatimage --from debian:bookworm --include python3,git"
@@ -28,8 +28,8 @@ pub struct CreateArgs {
     /// The image [default: named after the source, in the current directory].
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// What the root is made from: a directory, a tar file, or debian:SUITE.
-    #[arg(long, value_name = "DIR|TAR|debian:SUITE")]
+    /// What the root is made from: a directory, a tar file, debian:SUITE, or a FlatImage 2 file.
+    #[arg(long, value_name = "DIR|TAR|debian:SUITE|FILE.flatimage")]
     from: String,
     /// Debian packages beyond the minimum, divided by commas.
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
@@ -79,10 +79,12 @@ pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
 /// `NAME.flatimage` in the current directory.
 fn default_output(from: &From) -> PathBuf {
     let name = match from {
-        From::Directory(path) | From::Tar(path) => {
+        From::Directory(path) | From::Tar(path) | From::FlatImage(path) => {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            name.split(".tar").next().unwrap_or_default().to_owned()
+            let name = name.split(".tar").next().unwrap_or_default();
+            // Never the name of the file that is taken over.
+            name.strip_suffix(".flatimage").map_or_else(|| name.to_owned(), |name| format!("{name}-fim"))
         }
         From::Debian(_) => "debian".to_owned(),
     };

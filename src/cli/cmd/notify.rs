@@ -48,9 +48,9 @@ pub fn run(args: &NotifyArgs) -> Outcome {
         NotifyAction::Show { json } => {
             let stored = settings::read(&args.image)?.notify;
             if *json {
-                settings::json(&stored)?
+                settings::json(&stored)?;
             } else {
-                settings::line(if stored { "on" } else { "off" })?
+                settings::line(if stored { "on" } else { "off" })?;
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -30,9 +30,9 @@ pub struct StatsArgs {
 pub fn run(args: &StatsArgs) -> Outcome {
     let (told, stats) = stats::ask(&args.place)?;
     if args.json {
-        settings::json(&told)?
+        settings::json(&told)?;
     } else {
-        settings::lines(as_text(&stats))?
+        settings::lines(as_text(&stats))?;
     }
     Ok(ExitCode::SUCCESS)
 }

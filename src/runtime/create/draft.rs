@@ -111,6 +111,12 @@ impl<'a> Draft<'a> {
             })?;
             written
         };
+        self.enter(kind, message, offset)?;
+        Ok(summary)
+    }
+
+    /// Checks what was written at `offset`, and enters it in the table.
+    fn enter(&mut self, kind: ArchiveKind, message: &str, offset: u64) -> Result<(), CreateError> {
         let place = Place::At { offset, len: None };
         let found = verify_archive(self.file, self.path, place, Depth::Checksums, &mut |_, _| {})?;
         self.end = offset.saturating_add(found.length);
@@ -129,7 +135,27 @@ impl<'a> Draft<'a> {
             unknown: serde_json::Map::new(),
         };
         self.table.push(entry).map_err(|source| ImageError::Table { path: self.path.to_owned(), source })?;
-        Ok(summary)
+        Ok(())
+    }
+
+    /// Takes over an archive as it is, and checks it.
+    pub(super) fn adopt(
+        &mut self,
+        kind: ArchiveKind,
+        message: &str,
+        source: &File,
+        (from, length): (u64, u64),
+        progress: &dyn Progress,
+    ) -> Result<(), CreateError> {
+        let offset = align_up(self.end);
+        transfer::copy_range(source, from, self.file, offset, length, |count| progress.bytes_in(count))
+            .map_err(|source| CreateError::Scratch { action: "write", path: self.path.to_owned(), source })?;
+        self.enter(kind, message, offset)
+    }
+
+    /// The settings of the image.
+    pub(super) fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
     }
 
     /// Writes the settings and the table, and makes the file executable.

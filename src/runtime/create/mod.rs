@@ -10,6 +10,7 @@
 
 mod debian;
 mod draft;
+mod flatimage;
 
 use std::{
     fs, io,
@@ -25,14 +26,15 @@ use super::tools::{self, Missing};
 use crate::{
     config::ConfigError,
     dwarfs::write::{
-        self, DirSource, Progress, PublishError, Source, Summary, TarLimits, TarSource, WriteError,
+        self, DirSource, Phase, Progress, PublishError, Source, Summary, TarLimits, TarSource, WriteError,
         WriteOptions,
     },
-    image::{ArchiveKind, ImageError, elf::ElfError, twin::TwinError},
+    image::{ArchiveKind, ImageError, ImageFile, elf::ElfError, open_regular, twin::TwinError},
 };
 
 pub use debian::Debian;
 pub use draft::Program;
+pub use flatimage::{FlatImage, FlatImageError};
 
 /// What a root is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum From {
     Tar(PathBuf),
     /// A Debian suite, through mmdebstrap.
     Debian(Debian),
+    /// The layers and settings of a FlatImage 2 file.
+    FlatImage(PathBuf),
 }
 
 /// What is to be made.
@@ -85,7 +89,9 @@ pub struct Created {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// Neither a file, nor a directory, nor a kind of source that is known.
-    #[error("cannot make a root from {text:?}: expected a directory, a tar file or debian:SUITE")]
+    #[error(
+        "cannot make a root from {text:?}: expected a directory, a tar file, a FlatImage 2 file or debian:SUITE"
+    )]
     UnknownSource {
         /// The source as given.
         text: String,
@@ -140,6 +146,15 @@ pub enum CreateError {
     /// An archive in the image is not as it was written.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A FlatImage file cannot be taken over.
+    #[error(transparent)]
+    FlatImage(#[from] FlatImageError),
+    /// It is an image already.
+    #[error("cannot take over {}: it is an image of fim already", path.display())]
+    AlreadyOurs {
+        /// The file.
+        path: PathBuf,
+    },
     /// The image cannot be put in place.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -158,6 +173,7 @@ impl From {
         let path = PathBuf::from(text);
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => Ok(Self::Directory(path)),
+            Ok(found) if found.is_file() && begins_like_flatimage(&path) => Ok(Self::FlatImage(path)),
             Ok(_) => Ok(Self::Tar(path)),
             Err(_) => Err(CreateError::UnknownSource { text: text.to_owned() }),
         }
@@ -167,7 +183,7 @@ impl From {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::Directory(path) | Self::Tar(path) => path.display().to_string(),
+            Self::Directory(path) | Self::Tar(path) | Self::FlatImage(path) => path.display().to_string(),
             Self::Debian(debian) => format!("debian:{}", debian.suite),
         }
     }
@@ -184,7 +200,10 @@ pub fn create(plan: &CreatePlan, report: &dyn Report) -> Result<Created, CreateE
         return Err(CreateError::OutputIsDirectory { path: plan.output.clone() });
     }
     let program = Program::running()?;
-    let source = open_source(plan, report)?;
+    let source = match &plan.from {
+        From::FlatImage(path) => Root::Layers(open_flatimage(path)?),
+        _ => Root::Tree(open_source(plan, report)?),
+    };
     let summary = write::publish(
         &plan.output,
         |file| {
@@ -192,11 +211,14 @@ pub fn create(plan: &CreatePlan, report: &dyn Report) -> Result<Created, CreateE
             if !plan.tool_roots.is_empty() {
                 add_tools(&mut draft, plan, report)?;
             }
-            report.step("archiving the root");
-            let message = format!("from {}", plan.from.name());
-            let what = plan.from.name();
-            let summary =
-                draft.archive(ArchiveKind::Base, &message, &*source, &plan.options, report, &what)?;
+            let summary = match &source {
+                Root::Tree(source) => {
+                    report.step("archiving the root");
+                    let (message, what) = (format!("from {}", plan.from.name()), plan.from.name());
+                    draft.archive(ArchiveKind::Base, &message, &**source, &plan.options, report, &what)?
+                }
+                Root::Layers(old) => take_over(&mut draft, old, report)?,
+            };
             draft.finish()?;
             Ok::<_, CreateError>(summary)
         },
@@ -206,6 +228,40 @@ pub fn create(plan: &CreatePlan, report: &dyn Report) -> Result<Created, CreateE
     Ok(Created { summary, length, time: started.elapsed() })
 }
 
+/// What becomes the root.
+enum Root {
+    /// A tree that is archived.
+    Tree(Box<dyn Source>),
+    /// Archives that are there.
+    Layers(FlatImage),
+}
+
+fn open_flatimage(path: &Path) -> Result<FlatImage, CreateError> {
+    let file = open_regular(path)?;
+    if matches!(ImageFile::probe(&file), Ok(Some(_))) {
+        return Err(CreateError::AlreadyOurs { path: path.to_owned() });
+    }
+    Ok(FlatImage::open(path)?)
+}
+
+fn begins_like_flatimage(path: &Path) -> bool {
+    open_regular(path).is_ok_and(|file| FlatImage::begins_like(&file))
+}
+
+/// Takes over layers and settings of a FlatImage file.
+fn take_over(draft: &mut Draft<'_>, old: &FlatImage, report: &dyn Report) -> Result<Summary, CreateError> {
+    let total = old.layers().iter().map(|(_, length)| length).sum();
+    report.begin(Phase::Compress, 0, total);
+    report.step("copying the layers");
+    for (index, layer) in old.layers().iter().enumerate() {
+        let kind = if index == 0 { ArchiveKind::Base } else { ArchiveKind::Layer };
+        let message = format!("layer {index} of {}", old.path().display());
+        draft.adopt(kind, &message, old.file(), *layer, report)?;
+    }
+    old.take_over(draft.settings(), &mut |text| report.warn(text));
+    Ok(Summary { bytes_in: total, bytes_out: total, ..Summary::default() })
+}
+
 /// Opens the tree that becomes the root.
 fn open_source(plan: &CreatePlan, report: &dyn Report) -> Result<Box<dyn Source>, CreateError> {
     let failed = |source| CreateError::Write { what: plan.from.name(), source };
@@ -213,6 +269,7 @@ fn open_source(plan: &CreatePlan, report: &dyn Report) -> Result<Box<dyn Source>
     Ok(match &plan.from {
         From::Directory(path) => Box::new(DirSource::open(path).map_err(failed)?),
         From::Tar(path) => Box::new(TarSource::open(path, scratch, TarLimits::default()).map_err(failed)?),
+        From::FlatImage(path) => return Err(CreateError::UnknownSource { text: path.display().to_string() }),
         From::Debian(debian) => {
             report.step(&format!("making a root of Debian {} with mmdebstrap", debian.suite));
             let tar = mmdebstrap(debian, scratch, report)?;
