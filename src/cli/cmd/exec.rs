@@ -10,8 +10,10 @@ use std::{
 
 use clap::Args;
 
+use super::{desktop, notify};
 use crate::{
     cli::{Failure, Outcome},
+    image::ImageFile,
     runtime::{
         host::Host,
         plan::Command,
@@ -22,6 +24,7 @@ use crate::{
 
 /// Runs a program of an image as the calling user.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim exec app.flatimage ls -l /")]
 pub struct ExecArgs {
     /// The image.
     pub image: PathBuf,
@@ -43,10 +46,20 @@ pub fn run(args: ExecArgs) -> Outcome {
     launch(args.image, Command::Given(args.command), Role::User, args.record.as_deref())
 }
 
+/// What the desktop hears of a start.
+fn greet(host: &Host, image: &Path) {
+    // What is wrong with an image is told by the run.
+    if let Ok(opened) = ImageFile::open(image) {
+        notify::tell(image, opened.settings());
+        desktop::follow(host, image, opened.settings());
+    }
+}
+
 /// Runs a command of an image: what exec, root and run have in common.
 #[expect(clippy::print_stderr, reason = "why a program could not be started")]
 pub(super) fn launch(image: PathBuf, command: Command, role: Role, record: Option<&Path>) -> Outcome {
     let host = Host::read()?;
+    greet(&host, &image);
     // The server has another working directory.
     let record = record.map(std::path::absolute).transpose()?;
     let request = Request { image, command, role, record };
