@@ -1,7 +1,7 @@
 //! Settings and the layer table under crashes at every boundary of a write, and what a change of them costs.
 //!
 //! [`Disk`] stands for the image: it remembers every step of a change. A writer that is stopped before any step leaves
-//! what was synced, any part of the rest, and perhaps a write that is torn at a sector.
+//! what was synced, any part of the rest, and perhaps a write that is torn somewhere.
 
 use std::{cell::RefCell, fs, io, path::Path, process::Command, rc::Rc};
 
@@ -20,7 +20,8 @@ use fim::{
 
 use crate::place::Place;
 
-const SECTOR: usize = 512;
+/// Finer than any disk tears a write.
+const PIECE: usize = 64;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -105,7 +106,7 @@ fn stopped(before: &[u8], steps: &[Step], visit: &mut dyn FnMut(usize, &[u8])) {
         let mut state = durable.clone();
         visit(number, &state);
         for (at, data) in &open {
-            for cut in (0..=data.len()).step_by(SECTOR).chain([data.len()]) {
+            for cut in (0..=data.len()).step_by(PIECE).chain([data.len()]) {
                 // A front or a back of the write has reached the disk.
                 let undo = state[*at..*at + data.len()].to_vec();
                 put(&mut state, *at, &data[..cut]);
