@@ -21,6 +21,7 @@ pub mod fuse;
 
 pub mod desktop;
 pub mod instance;
+pub mod portal;
 
 pub mod image;
 pub mod sandbox;

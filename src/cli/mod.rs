@@ -40,6 +40,8 @@ enum Verb {
     Exec(cmd::exec::ExecArgs),
     Root(cmd::root::RootArgs),
     Run(cmd::run::RunArgs),
+    Instance(cmd::instance::InstanceArgs),
+    Ps(cmd::ps::PsArgs),
     Mount(cmd::mount::MountArgs),
     Umount(cmd::umount::UmountArgs),
     Stats(cmd::stats::StatsArgs),
@@ -91,6 +93,9 @@ fn role() -> Option<Outcome> {
     if cmd::mount_helper::is_called(name) {
         return Some(cmd::mount_helper::run(&arguments));
     }
+    if name == cmd::portal::NAME {
+        return Some(cmd::portal::run(&arguments));
+    }
     (name == "fim_init").then(|| guest::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }
 
@@ -119,6 +124,8 @@ fn tool() -> Outcome {
         Verb::Exec(args) => cmd::exec::run(args),
         Verb::Root(args) => cmd::root::run(args),
         Verb::Run(args) => cmd::run::run(args),
+        Verb::Instance(args) => cmd::instance::run(args),
+        Verb::Ps(args) => cmd::ps::run(&args),
         Verb::Mount(args) => cmd::mount::run(args),
         Verb::Umount(args) => cmd::umount::run(&args),
         Verb::Ls(args) => cmd::ls::run(&args),

@@ -8,7 +8,8 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
-    dwarfs::write::{Phase, Progress},
+    causes::one_line,
+    dwarfs::write::{Phase, Progress, WriteError},
     runtime::create::Report,
     sync::Mutex,
 };
@@ -91,6 +92,10 @@ impl Progress for Terminal {
 
     fn bytes_in(&self, count: u64) {
         self.bar.inc(count);
+    }
+
+    fn left_out(&self, error: &WriteError) {
+        self.warn(&format!("left out: {}", one_line(error)));
     }
 }
 

@@ -91,4 +91,7 @@ pub enum ConfigError {
     /// The stored text is not what it should be.
     #[error("cannot read the settings")]
     Malformed(#[source] serde_json::Error),
+    /// A user's policy is not what it should be.
+    #[error("cannot understand the policy")]
+    Policy(#[source] serde_json::Error),
 }

@@ -6,9 +6,9 @@ use super::{ImageError, digest};
 use crate::{
     dwarfs::{
         self,
-        read::{Archive, BlockCache, Place},
+        read::{self, Archive, BlockCache, Place},
     },
-    sync::Arc,
+    sync::{Arc, thread},
 };
 
 /// Memory for blocks, in bytes: checksums are computed over what is stored, so hardly any is needed.
@@ -21,6 +21,8 @@ pub enum Depth {
     Open,
     /// Check every checksum as well.
     Checksums,
+    /// Unpack every block and follow every reference as well.
+    Everything,
 }
 
 /// An archive that was found whole.
@@ -55,8 +57,16 @@ pub fn verify_archive(
     let read_failed = |source| failed(dwarfs::Error::Read { offset: begin, len: 0, source });
     let source = Arc::new(file.try_clone().map_err(read_failed)?);
     let archive = Archive::open(source, place, &BlockCache::new(CACHE)).map_err(failed)?;
-    if depth == Depth::Checksums {
-        archive.verify(watch).map_err(failed)?;
+    let further = match depth {
+        Depth::Open => None,
+        Depth::Checksums => Some((read::Depth::Checksums, 1)),
+        Depth::Everything => {
+            Some((read::Depth::Everything, thread::available_parallelism().map_or(1, usize::from)))
+        }
+    };
+    if let Some((depth, threads)) = further {
+        let first = archive.check(depth, threads, watch).findings.list.into_iter().next();
+        first.map_or(Ok(()), |finding| Err(failed(finding.error)))?;
     }
     let offset = archive.index().offset();
     let length = archive.index().end().saturating_sub(offset);

@@ -53,6 +53,18 @@ pub fn passwd_with(passwd: &[u8], user: &User) -> Option<Vec<u8>> {
     Some(with_line(passwd, &format!("{name}:x:{uid}:{gid}:{name}:{home}:{shell}\n")))
 }
 
+/// The passwd file in which `user` is the only one with his id and the only one with his name; `None` where that is so.
+#[must_use]
+pub fn passwd_naming(passwd: &[u8], user: &User) -> Option<Vec<u8>> {
+    if user_by_id(passwd, user.uid).as_ref() == Some(user) {
+        return None;
+    }
+    let is_other =
+        |line: &&[u8]| parse_user(line).is_none_or(|other| other.uid != user.uid && other.name != user.name);
+    let others: Vec<&[u8]> = passwd.split(|byte| *byte == b'\n').filter(is_other).collect();
+    passwd_with(&others.join(&b'\n'), user)
+}
+
 /// The group file with a group in it; `None` where its id is there already.
 #[must_use]
 pub fn group_with(group: &[u8], name: &str, gid: u32) -> Option<Vec<u8>> {
@@ -112,6 +124,16 @@ mod tests {
         assert_eq!(user_by_id(PASSWD, 1000), None);
         assert_eq!(group_by_id(b"a:x:5:\nb:x:6", 6).unwrap(), "b");
         assert_eq!(group_by_id(b"", 6), None);
+    }
+
+    #[test]
+    fn a_named_user_takes_the_place_of_others() {
+        let passwd = b"root:x:0:0::/root:/bin/sh\nbob:x:1000:7::/b:/bin/sh\nalice:x:5:5::/a:/bin/sh\n";
+        let alice = User { name: "alice".into(), ..alice() };
+        let named = passwd_naming(passwd, &alice).unwrap();
+        let text = String::from_utf8(named.clone()).unwrap();
+        assert_eq!(text, "root:x:0:0::/root:/bin/sh\nalice:x:1000:1001:alice:/home/a:/bin/sh\n");
+        assert_eq!(passwd_naming(&named, &alice), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::dirs::{AppDirs, DirsError};
-use crate::sys::tree::DirFd;
+use crate::sys::{fifo, tree::DirFd};
 
 /// How often somebody who sweeps may come between our steps before the place counts as gone.
 const PATIENCE: u32 = 1000;
@@ -31,6 +31,9 @@ const FOLDERS: [(&str, u32); 14] = [
     ("mount", 0o755),
     ("layers", 0o755),
 ];
+
+/// Its named pipes: what they are for is told in `portal`.
+const FIFOS: [&str; 2] = ["portal/daemon/guest.fifo", "portal/daemon/host.fifo"];
 
 /// The directory of this process's instance. Dropping it removes the directory.
 #[derive(Debug)]
@@ -56,6 +59,9 @@ impl Instance {
         for (folder, mode) in FOLDERS {
             make_folder(&path.join(folder), mode).map_err(failed)?;
         }
+        for name in FIFOS {
+            fifo::make(&path.join(name)).map_err(failed)?;
+        }
         Ok(Self { path, parent, directory, name })
     }
 
@@ -75,6 +81,12 @@ impl Instance {
     #[must_use]
     pub fn layers(&self) -> PathBuf {
         self.path.join("layers")
+    }
+
+    /// Where requests go in and out.
+    #[must_use]
+    pub fn portal(&self) -> PathBuf {
+        self.path.join("portal")
     }
 
     /// Where its logs are.

@@ -5,6 +5,8 @@
 //! - [`ServerKey`]: which runs share a server.
 //! - [`accounts`]: passwd and group files, read and written without the C library's name service.
 //! - [`logs`]: bounded log files.
+//! - [`output`]: what background instances write.
+//! - [`state`]: what is known of instances, in files that outlive them.
 //! - [`wire`]: bounded messages between our processes.
 
 pub mod accounts;
@@ -13,6 +15,8 @@ pub mod dirs;
 mod home;
 mod id;
 pub mod logs;
+pub mod output;
+pub mod state;
 pub mod wire;
 
 pub use home::{Instance, remove_home, sweep};

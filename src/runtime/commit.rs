@@ -28,7 +28,7 @@ use crate::{
         read::Place as ArchivePlace,
         write::{Progress, WriteOptions},
     },
-    image::{ImageEdit, ImageError},
+    image::{Depth, ImageEdit, ImageError},
     instance::dirs::DataDirs,
     layer::HostDir,
     sys::namespace,
@@ -248,19 +248,19 @@ fn make(
                 return Err(CommitError::Covered { layer });
             }
             let staged = Staged(site.data.tmp().join(STAGED));
-            let made = layer::create(&upper, &staged.0, options, progress)?;
+            let made = layer::create(&upper, &staged.0, options, Depth::Checksums, progress)?;
             let created = options.created.unwrap_or_default();
             let entry = layer::add(site.image.path(), &staged.0, message, created, &mut |_, _| {})?;
             (made, site.image.path().to_owned(), entry.offset, entry.length)
         }
         Target::Layers => {
             let path = next_layer(&site.data.layers())?;
-            let made = layer::create(&upper, &path, options, progress)?;
+            let made = layer::create(&upper, &path, options, Depth::Checksums, progress)?;
             let length = length_of(&path)?;
             (made, path, 0, length)
         }
         Target::File(path) => {
-            let made = layer::create(&upper, path, options, progress)?;
+            let made = layer::create(&upper, path, options, Depth::Checksums, progress)?;
             let length = length_of(path)?;
             (made, path.clone(), 0, length)
         }

@@ -15,6 +15,7 @@ use tracing::level_filters::LevelFilter;
 use crate::{
     config::{Casefold, CasefoldMode, OverlayKind},
     instance::accounts::{self, User},
+    sandbox::Hidden,
     sys::users::Ids,
 };
 
@@ -102,11 +103,14 @@ pub struct Host {
     /// The working directory, if it is still there.
     pub directory: Option<PathBuf>,
     /// Places of the host that programs inside do not see below `run/host`.
-    pub hidden: Vec<PathBuf>,
+    pub hidden: Hidden,
 }
 
 /// Kernel and run-time state, and everybody's scratch space: never shown below `run/host`.
-const HIDDEN: [&str; 8] = ["/proc", "/sys", "/dev", "/run", "/var/run", "/tmp", "/home", "/root"];
+const STATE: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/var/run", "/tmp"];
+
+/// Where homes are, besides those that passwd names.
+const HOMES: [&str; 2] = ["/home", "/root"];
 
 /// Homes that some system accounts name, and that are no homes.
 const NO_HOMES: [&str; 12] = [
@@ -136,7 +140,10 @@ impl Host {
         let ids = Ids::of_caller().map_err(HostError::Caller)?;
         let passwd = fs::read("/etc/passwd").unwrap_or_default();
         let user = account(&ids, &passwd, &environment);
-        let hidden = existing(&hidden_places(&passwd, &user, &environment));
+        let hidden = Hidden {
+            state: existing(&STATE.map(PathBuf::from)),
+            homes: existing(&homes(&passwd, &user, &environment)),
+        };
         Ok(Self { user, choices, hidden, ids, directory: std::env::current_dir().ok(), environment })
     }
 
@@ -161,13 +168,13 @@ fn account(ids: &Ids, passwd: &[u8], environment: &BTreeMap<OsString, OsString>)
     }
 }
 
-/// Candidates for places that are not shown: they may not exist.
-fn hidden_places(passwd: &[u8], user: &User, environment: &BTreeMap<OsString, OsString>) -> Vec<PathBuf> {
+/// Candidates for home directories: they may not exist.
+fn homes(passwd: &[u8], user: &User, environment: &BTreeMap<OsString, OsString>) -> Vec<PathBuf> {
     /// The first uid of people; those below belong to the system's own services.
     const FIRST_PERSON: u32 = 1000;
     let people = accounts::users(passwd).filter(|user| user.uid >= FIRST_PERSON).map(|user| user.home);
     let own = environment.get(OsStr::new("HOME")).map(PathBuf::from);
-    HIDDEN
+    HOMES
         .iter()
         .map(PathBuf::from)
         .chain(people)
@@ -404,8 +411,8 @@ mod tests {
     fn homes_are_hidden_and_system_directories_are_not() {
         let passwd = b"bin:x:2:2::/bin:\nalice:x:1000:1::/data/alice:\nnobody:x:65534:1::/nonexistent:\n";
         let user = account(&Ids { uid: 1, gid: 1, groups: vec![] }, passwd, &environment(&[]));
-        let hidden = hidden_places(passwd, &user, &environment(&[("HOME", "/var")]));
-        assert!(hidden.contains(&"/data/alice".into()) && hidden.contains(&"/tmp".into()));
+        let hidden = homes(passwd, &user, &environment(&[("HOME", "/var")]));
+        assert!(hidden.contains(&"/data/alice".into()) && hidden.contains(&"/root".into()));
         for shown in ["/bin", "/", "/nonexistent", "/var"] {
             assert!(!hidden.contains(&shown.into()), "{shown}");
         }

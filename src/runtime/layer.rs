@@ -55,7 +55,7 @@ pub struct Made {
     pub time: Duration,
 }
 
-/// Archives a directory into a file. The file appears when it is whole and verified.
+/// Archives a directory into a file. The file appears when it is whole and verified, as far as `depth` says.
 ///
 /// # Errors
 ///
@@ -64,11 +64,12 @@ pub fn create(
     directory: &Path,
     output: &Path,
     options: &WriteOptions,
+    depth: Depth,
     progress: &dyn Progress,
 ) -> Result<Made, LayerError> {
     let source = DirSource::open(directory)
         .map_err(|source| LayerError::Write { path: directory.to_owned(), source })?;
-    create_from(&source, directory, output, options, progress)
+    create_from(&source, directory, output, options, depth, progress)
 }
 
 /// Archives any source into a file; `name` is what messages call the source.
@@ -81,6 +82,7 @@ pub fn create_from(
     name: &Path,
     output: &Path,
     options: &WriteOptions,
+    depth: Depth,
     progress: &dyn Progress,
 ) -> Result<Made, LayerError> {
     let started = Instant::now();
@@ -92,7 +94,7 @@ pub fn create_from(
                 .map_err(|source| LayerError::Write { path: name.to_owned(), source })
         },
         |file| {
-            verify_archive(file, output, WHOLE, Depth::Checksums, &mut |_, _| {})?;
+            verify_archive(file, output, WHOLE, depth, &mut |_, _| {})?;
             Ok(())
         },
     )?;

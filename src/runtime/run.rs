@@ -1,8 +1,9 @@
 //! A run: from the image to the exit status of its program.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
-    io,
+    io::{self, PipeWriter},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
@@ -10,35 +11,50 @@ use std::{
 use thiserror::Error;
 
 use super::{
+    facts::facts,
     host::{CasefoldChoice, Host},
+    instances,
     plan::{self, Command},
+    policy::{PolicyError, policies},
     server::{Duty, Lease, Merger, Place, ServerError, join_or_start},
     site::Site,
     stack::CachePlan,
     tools::ToolsError,
 };
 use crate::{
+    causes::one_line,
     config::OverlayKind,
     fuse,
     image::ImageError,
     instance::{
-        self, Instance, accounts, bashrc,
+        self, Instance, InstanceId, accounts, bashrc,
         dirs::DirsError,
         logs::{self, Files, Verbosity},
+        output,
+        state::{self, End, Name, Registered, State, StateError},
     },
-    sandbox::{self, Bwrap, Engine, Inputs, Plan, Role, SandboxError, Stage, Stdio, Verdict},
+    portal::{Announcements, Wall},
+    sandbox::{
+        self, Bwrap, Cause, Engine, Inputs, Plan, Rights, Role, SandboxError, Slot, Stage, Stdio, Verdict,
+        What,
+    },
     sys::{
         errno::Errno,
+        identity::Identity,
         inherit,
         own_dir::OwnDirError,
-        process::{self, Ended},
+        process::{self, Ended, Forked},
         signal::{Signal, Signals},
+        tree::DirFd,
     },
 };
 
+/// Where a program of an image is looked for.
+pub(super) const IN_THE_IMAGE: &str = "in the image";
+
 /// Signals of the caller that the program gets in our stead; without their being blocked they would stop or end us and
 /// leave the terminal as it is.
-const PASSED_ON: [Signal; 12] = [
+pub(super) const PASSED_ON: [Signal; 12] = [
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGHUP,
@@ -84,9 +100,15 @@ pub enum RunError {
     /// Where they are put.
     #[error(transparent)]
     OwnDir(#[from] OwnDirError),
+    /// What the user lets images have.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The server.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The record of the instance.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -125,6 +147,8 @@ impl RunError {
             }
             Self::OnlyEngine { .. } => Some("use: fim-overlay set auto, or FIM_OVERLAY=fuse"),
             Self::Server(ServerError::Running) => Some("end its other instances first"),
+            Self::Policy(_) => Some("correct it, or move it away"),
+            Self::Sandbox(SandboxError::Identity { .. }) => Some("use: fim-env set, or fim-env del"),
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
             _ => None,
         }
@@ -140,8 +164,39 @@ pub struct Request {
     pub command: Command,
     /// As whom.
     pub role: Role,
+    /// Whether it runs under deny-all, whatever the image says.
+    pub strict: bool,
     /// The file to which what is read of the image's files is recorded; absolute.
     pub record: Option<PathBuf>,
+    /// What the instance gets beside.
+    pub options: Options,
+}
+
+/// What an instance gets at its start, and keeps for every program that is started in it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its name.
+    pub name: Option<Name>,
+    /// Variables over those of the image.
+    pub env: BTreeMap<String, String>,
+    /// What they are for.
+    pub notes: BTreeMap<String, String>,
+    /// Whether nobody waits for it.
+    pub background: bool,
+}
+
+/// Who is told how a start goes on.
+pub struct Witness<'a> {
+    /// Hears what the program does not get, in sentences.
+    pub warn: &'a dyn Fn(&str),
+    /// Gets a byte when the program runs.
+    pub started: Option<PipeWriter>,
+}
+
+impl std::fmt::Debug for Witness<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Witness").field("started", &self.started).finish_non_exhaustive()
+    }
 }
 
 /// How a run ended.
@@ -159,18 +214,24 @@ pub enum Finished {
 }
 
 /// Runs a program over the merged root of an image and waits for its end. The calling process has one thread. `stdio` is
-/// what the program gets as stdin, stdout and stderr.
+/// what the program gets as stdin, stdout and stderr; `warn` takes sentences about what the image asks for and does not
+/// get.
 ///
 /// # Errors
 ///
 /// [`RunError`]; nothing of the run is left then.
-pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result<Finished, RunError> {
+pub fn run(
+    host: &Host,
+    request: &Request,
+    stdio: [BorrowedFd<'_>; 3],
+    witness: Witness<'_>,
+) -> Result<Finished, RunError> {
     logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
     let place = Place::new(&ground.site.app, ground.site.key);
     let mut lease = ground.join(host, request, &place)?;
-    let outcome = ground.run_inside(host, request, &lease, &place, stdio);
+    let outcome = ground.run_inside(host, request, &lease, &place, stdio, witness);
     let outcome = outcome.and_then(|finished| match request.record {
         Some(_) => Ok(lease.save().map(|()| finished)?),
         None => Ok(finished),
@@ -181,6 +242,23 @@ pub fn run(host: &Host, request: &Request, stdio: [BorrowedFd<'_>; 3]) -> Result
         place.clean_up()?;
     }
     outcome
+}
+
+/// Makes the plan of a run, and runs nothing. The second value says what is left out.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn dry_run(host: &Host, request: &Request) -> Result<(Plan, Vec<String>), RunError> {
+    let site = Site::find(host, &request.image)?;
+    let role = if host.choices.root { Role::Root } else { request.role };
+    // What the run would be called is not known before it runs.
+    let pid = process::id();
+    let seat = Seat { path: &site.app.instances().join(pid.to_string()), id: InstanceId::new(0), pid };
+    let engine = EngineFile::find()?;
+    let plan = plan_of(host, request, &site, role, &seat, &engine)?;
+    let left_out = left_out(&plan);
+    Ok((plan, left_out))
 }
 
 /// Everything that stands before the server is asked.
@@ -253,48 +331,111 @@ impl Ground {
         lease: &Lease,
         place: &Place,
         stdio: Stdio<'_>,
+        witness: Witness<'_>,
     ) -> Result<Finished, RunError> {
         let instance = self.furnish(host, place)?;
+        // Whoever asks before process 1 listens is heard when it does.
+        let _door = open_door(&instance.portal())?;
         let engine = EngineFile::find()?;
-        let settings = self.site.image.settings();
-        let command = request.command.arguments(settings, &instance.path().join("bashrc"));
-        let variables: Vec<(String, String)> =
-            settings.environment.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let plan = Plan::new(&Inputs {
-            role: self.role,
-            user: &host.user,
-            app: &self.site.app,
-            instance: instance.path(),
-            instance_id: lease.id,
-            pid: process::id(),
-            data: self.site.data.path(),
-            layers: &self.site.data.layers(),
-            image: self.site.image.path(),
-            distribution: settings.labels.get("distribution").map_or("", String::as_str),
-            engine: engine.engine(),
-            hidden: &host.hidden,
-            environment: &host.environment,
-            pass_all: host.choices.pass_all,
-            settings: &variables,
-            directory: host.directory.as_deref(),
-            command: &command,
-        });
+        let seat = Seat { path: instance.path(), id: lease.id, pid: process::id() };
+        let plan = plan_of(host, request, &self.site, self.role, &seat, &engine)?;
+        if let Some(sandbox::Known { user, .. }) = &plan.known_user {
+            // What an image without accounts of its own would get; the real files are made where its own are known.
+            instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
+            instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
+        }
+        for sentence in left_out(&plan) {
+            tracing::warn!("{sentence}");
+            (witness.warn)(&sentence);
+        }
+        if plan.starts_on_host {
+            self.offer_the_host(host, &instance)?;
+        }
+        let command = &plan.program.arguments;
+        let record = self.register(host, request, lease, &instance, command)?;
         let signals = Signals::block(&PASSED_ON)
             .map_err(|source| RunError::Step { step: "take over the signals", source })?;
-        let sandbox = sandbox::spawn(
-            &plan,
-            &Stage {
-                namespaces: Some(&lease.namespaces),
-                root: &lease.mount,
-                mount: &instance.mount(),
-                layers: (&lease.layers, &instance.layers()),
-                instance: instance.path(),
-                bwrap: &self.bwrap,
-            },
-        )?;
-        let verdict = sandbox::attend(sandbox, &plan.program, stdio, Some(lease.as_fd()), &signals)?;
+        let stage = Stage {
+            namespaces: Some(&lease.namespaces),
+            root: &lease.mount,
+            mount: &instance.mount(),
+            layers: (&lease.layers, &instance.layers()),
+            instance: instance.path(),
+            bwrap: &self.bwrap,
+        };
+        let kept = match &record {
+            Some(record) if request.options.background => Some(keep_output(record)?),
+            _ => None,
+        };
+        let stdio = match &kept {
+            Some([out, err]) => {
+                let null =
+                    inherit::null().map_err(|source| RunError::Step { step: "open /dev/null", source })?;
+                given([null.as_fd(), out.as_fd(), err.as_fd()])?
+            }
+            None => stdio,
+        };
+        drop(kept);
+        let verdict = sandbox::spawn(&plan, &stage).and_then(|sandbox| {
+            sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, witness.started)
+        });
         tracing::info!(?verdict, "the program has ended");
-        Ok(finished(verdict, command.first().map_or(OsStr::new(""), OsString::as_os_str)))
+        if let Some(Err(error)) = record.map(|record| record.end(end_of(&verdict))) {
+            tracing::warn!(%error, "the end of the instance is not on record");
+        }
+        Ok(finished(verdict?, command.first().map_or(OsStr::new(""), OsString::as_os_str), IN_THE_IMAGE))
+    }
+
+    /// Starts the host daemon, and puts the name in place by which programs inside call it.
+    fn offer_the_host(&self, host: &Host, instance: &Instance) -> Result<(), RunError> {
+        let failed = |source| RunError::Step { step: "start the host daemon of the portal", source };
+        // The link leads somewhere inside only: to the engine's own program, which is what it is called.
+        let engine = self.site.app.runtime().join("fim_init");
+        self.site.app.open_bin()?.put_link("fim_portal".as_ref(), engine.as_os_str()).map_err(failed)?;
+        super::portal::start_daemon(host, instance.path()).map(drop).map_err(failed)
+    }
+
+    /// Writes the record of the instance. One that nobody has asked for by name runs without, where it must.
+    fn register(
+        &self,
+        host: &Host,
+        request: &Request,
+        lease: &Lease,
+        instance: &Instance,
+        command: &[OsString],
+    ) -> Result<Option<Registered>, RunError> {
+        let options = &request.options;
+        let registered = Identity::own()
+            .map_err(|source| RunError::Step { step: "find out who we are", source })
+            .and_then(|identity| {
+                let state = State {
+                    version: state::VERSION,
+                    id: lease.id.get(),
+                    name: options.name.clone(),
+                    image: self.site.image.path().to_owned(),
+                    image_id: self.site.image.settings().image_id.to_string(),
+                    directory: instance.path().to_owned(),
+                    command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+                    root: self.role == Role::Root,
+                    background: options.background,
+                    layers: self.site.layers.clone(),
+                    binds: Vec::new(),
+                    env: options.env.clone(),
+                    notes: options.notes.clone(),
+                    started: State::now(),
+                    identity,
+                    ended: None,
+                };
+                Ok(instances::of_site(host, &self.site)?.register(&state)?)
+            });
+        match registered {
+            Ok(registered) => Ok(Some(registered)),
+            Err(error) if options.name.is_some() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the instance is not on record, and cannot be listed");
+                Ok(None)
+            }
+        }
     }
 
     /// Makes the instance's directory.
@@ -303,7 +444,6 @@ impl Ground {
         logs::write_to(&instance.logs(), Files::Boot);
         let prompt = self.site.image.settings().environment.get("PS1");
         instance.write("bashrc", bashrc::text(prompt, self.site.image.path()).as_bytes())?;
-        // What an image without accounts of its own would get; the real files are made where its own are known.
         let user = &host.user;
         instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
         instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
@@ -313,6 +453,125 @@ impl Ground {
         }
         tracing::info!(image = %self.site.image.path().display(), role = ?self.role, "start");
         Ok(instance)
+    }
+}
+
+/// What a run is called.
+struct Seat<'a> {
+    /// `FIM_DIR_INSTANCE`.
+    path: &'a Path,
+    /// Its number.
+    id: InstanceId,
+    /// Its process.
+    pid: i32,
+}
+
+fn plan_of(
+    host: &Host,
+    request: &Request,
+    site: &Site,
+    role: Role,
+    seat: &Seat<'_>,
+    engine: &EngineFile,
+) -> Result<Plan, RunError> {
+    let settings = site.image.settings();
+    let policies = policies(host)?;
+    let limits: Vec<_> = policies.iter().flat_map(|policy| policy.limits_of(&settings.image_id)).collect();
+    let rights = Rights::new(&settings.permissions, request.strict, &limits);
+    let own = request.options.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let variables: Vec<(String, String)> = settings
+        .environment
+        .iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .chain(own)
+        .collect();
+    Ok(Plan::new(&Inputs {
+        role,
+        user: &host.user,
+        app: &site.app,
+        instance: seat.path,
+        instance_id: seat.id,
+        pid: seat.pid,
+        data: site.data.path(),
+        layers: &site.data.layers(),
+        image: site.image.path(),
+        distribution: settings.labels.get("distribution").map_or("", String::as_str),
+        engine: engine.engine(),
+        hidden: &host.hidden,
+        rights: &rights,
+        unshare: &settings.unshare,
+        binds: &settings.binds,
+        facts: &facts(host, &rights),
+        environment: &host.environment,
+        pass_all: host.choices.pass_all,
+        settings: &variables,
+        directory: host.directory.as_deref(),
+        command: &request.command.arguments(settings, &seat.path.join("bashrc")),
+    })?)
+}
+
+/// What the image asks for and does not get: what the plan leaves out, and binds of places that are not there.
+fn left_out(plan: &Plan) -> Vec<String> {
+    let missing = plan.mounts.iter().filter_map(|mount| match (&mount.what, mount.cause) {
+        (What::Bind { from, .. }, Cause::Bind(index)) => {
+            let error = std::fs::metadata(from).err()?;
+            Some(format!("left out bind {index}, {} to {}: {error}", from.display(), mount.to.display()))
+        }
+        _ => None,
+    });
+    plan.warnings.iter().cloned().chain(missing).collect()
+}
+
+/// A reader of requests that reads nothing: the pipe keeps what is written as long as somebody has it open.
+fn open_door(portal: &Path) -> Result<Announcements, RunError> {
+    DirFd::open(&portal.join("daemon"))
+        .and_then(|daemon| Announcements::open(daemon.as_fd(), Wall::Guest.fifo()))
+        .map_err(|source| RunError::Step { step: "open the portal of the instance", source })
+}
+
+/// Descriptors that are passed on whatever they are, and need not outlive this.
+fn given<'a>(fds: [BorrowedFd<'_>; 3]) -> Result<Stdio<'a>, RunError> {
+    let copy = |fd: BorrowedFd<'_>| {
+        fd.try_clone_to_owned()
+            .map(Slot::Given)
+            .map_err(|source| RunError::Step { step: "copy a descriptor", source })
+    };
+    let [input, output, error] = fds;
+    Ok(Stdio([copy(input)?, copy(output)?, copy(error)?]))
+}
+
+/// Starts the process that keeps what the instance writes; returns where to write it.
+fn keep_output(record: &Registered) -> Result<[PipeWriter; 2], RunError> {
+    let step = |step| move |source| RunError::Step { step, source };
+    let (out, to_out) = io::pipe().map_err(step("make a pipe"))?;
+    let (err, to_err) = io::pipe().map_err(step("make a pipe"))?;
+    match process::fork().map_err(step("keep the output of the instance"))? {
+        Forked::Parent(_) => Ok([to_out, to_err]),
+        Forked::Child => {
+            let directory = record.directory();
+            let kept = inherit::close_others(&[out.as_fd(), err.as_fd(), directory.as_fd()])
+                .and_then(|()| output::keep([out.into(), err.into()], directory));
+            process::end(u8::from(kept.is_err()))
+        }
+    }
+}
+
+fn end_of(verdict: &Result<Verdict, SandboxError>) -> End {
+    match verdict {
+        Ok(Verdict::Ended(ended)) => {
+            let signal = match ended {
+                Ended::Exited(_) => None,
+                Ended::Killed(signal) => Some(*signal),
+            };
+            End::now(Some(ended.status()), signal, None)
+        }
+        Ok(not_started @ Verdict::NotStarted(_)) => {
+            match finished(*not_started, OsStr::new("the program"), IN_THE_IMAGE) {
+                Finished::Status(status) => End::now(Some(status), None, None),
+                Finished::NotStarted { status, why } => End::now(Some(status), None, Some(why)),
+            }
+        }
+        Err(error) => End::now(None, None, Some(one_line(error))),
     }
 }
 
@@ -364,7 +623,7 @@ fn embedded(words: Vec<OsString>) -> Option<Bwrap> {
     Some(Bwrap::through(program, words.collect()))
 }
 
-fn finished(verdict: Verdict, program: &OsStr) -> Finished {
+pub(super) fn finished(verdict: Verdict, program: &OsStr, place: &str) -> Finished {
     match verdict {
         Verdict::Ended(ended @ (Ended::Exited(_) | Ended::Killed(_))) => Finished::Status(ended.status()),
         Verdict::NotStarted(errno) => {
@@ -372,7 +631,7 @@ fn finished(verdict: Verdict, program: &OsStr) -> Finished {
             let status = if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) { 127 } else { 126 };
             let program = program.to_string_lossy();
             let why = match errno {
-                Errno::ENOENT => format!("cannot run {program}: not found in the image"),
+                Errno::ENOENT => format!("cannot run {program}: not found {place}"),
                 errno => format!("cannot run {program}: {}", errno.desc()),
             };
             Finished::NotStarted { status, why }
@@ -389,9 +648,12 @@ mod tests {
         for (errno, expected) in
             [(Errno::ENOENT, 127), (Errno::ENOTDIR, 127), (Errno::EACCES, 126), (Errno::ENOEXEC, 126)]
         {
-            let finished = finished(Verdict::NotStarted(errno as i32), OsStr::new("x"));
+            let finished = finished(Verdict::NotStarted(errno as i32), OsStr::new("x"), IN_THE_IMAGE);
             assert!(matches!(finished, Finished::NotStarted { status, .. } if status == expected), "{errno}");
         }
-        assert_eq!(finished(Verdict::Ended(Ended::Killed(15)), OsStr::new("x")), Finished::Status(143));
+        assert_eq!(
+            finished(Verdict::Ended(Ended::Killed(15)), OsStr::new("x"), IN_THE_IMAGE),
+            Finished::Status(143)
+        );
     }
 }

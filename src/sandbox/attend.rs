@@ -4,15 +4,18 @@
 //! server, both terminals. Nothing here polls on a clock.
 
 use std::{
-    io::{PipeReader, Read as _},
+    collections::BTreeMap,
+    ffi::OsString,
+    io::{PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
     time::Instant,
 };
 
 use super::{
-    Program, Sandbox, SandboxError,
+    Plan, Sandbox, SandboxError,
     bwrap::with_hint,
-    guest::{FromGuest, Start, ToGuest},
+    guest::{Enter, FromGuest, Start, ToGuest},
     relay::Relay,
 };
 use crate::sys::{
@@ -87,24 +90,68 @@ pub enum Verdict {
     NotStarted(i32),
 }
 
-/// Runs `program` in `sandbox` and stays until everything inside has ended. `lease` hangs up when the server is gone;
-/// `signals` holds what is passed on to the program.
+/// What to run in a running instance.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Arguments, name first.
+    pub arguments: Vec<OsString>,
+    /// Variables that are set over those that are there.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Directories to start in: the first that is there.
+    pub directories: Vec<PathBuf>,
+    /// As whom, by name or number; empty: as the instance.
+    pub user: OsString,
+    /// Whether the program goes on without us.
+    pub is_detached: bool,
+}
+
+/// Has `request` carried out by whoever is at the other end of `channel`, and stays until the program has ended, or, where
+/// it goes on without us, until it has started. `life` becomes readable when the instance is over.
+///
+/// # Errors
+///
+/// [`SandboxError`].
+pub fn enter(
+    channel: Channel,
+    request: Request,
+    stdio: Stdio<'_>,
+    life: BorrowedFd<'_>,
+    signals: &Signals,
+) -> Result<Verdict, SandboxError> {
+    let mut front = Front::new(channel, &stdio);
+    front.leaves = request.is_detached;
+    front.ends_with_channel = true;
+    front.tell(&ToGuest::Enter(Enter {
+        arguments: request.arguments,
+        environment: request.environment,
+        directories: request.directories,
+        user: request.user,
+        is_detached: request.is_detached,
+        stdio: given(stdio),
+    }))?;
+    front.run(life, None, signals)?;
+    drop(front.relay.take());
+    front.verdict.ok_or(SandboxError::Lost)
+}
+
+/// Runs the program of `plan` in `sandbox` and stays until everything inside has ended. `lease` hangs up when the server is
+/// gone; `signals` holds what is passed on to the program; `started` gets a byte when it runs.
 ///
 /// # Errors
 ///
 /// [`SandboxError`]; the sandbox has ended then, too.
 pub fn attend(
     sandbox: Sandbox,
-    program: &Program,
+    plan: &Plan,
     stdio: Stdio<'_>,
     lease: Option<BorrowedFd<'_>>,
     signals: &Signals,
+    started: Option<PipeWriter>,
 ) -> Result<Verdict, SandboxError> {
-    let terminal = stdio.terminal();
-    let keyboard = stdio.keyboard();
     let Sandbox { child, channel, errors } = sandbox;
-    let mut front = Front { channel, terminal, keyboard, relay: None, verdict: None, speaks: true };
-    let done = front.start(program, stdio).and_then(|()| front.run(child.pidfd().as_fd(), lease, signals));
+    let mut front = Front::new(channel, &stdio);
+    front.started = started;
+    let done = front.start(plan, stdio).and_then(|()| front.run(child.pidfd().as_fd(), lease, signals));
     // Whatever happened: nobody is left inside when this returns, and the terminal is the caller's again.
     drop(front.relay.take());
     if done.is_err() {
@@ -136,19 +183,45 @@ struct Front<'a> {
     verdict: Option<Verdict>,
     /// Whether process 1 can still say something.
     speaks: bool,
+    /// Whether all is over when it does not; else when the process that is waited for has ended.
+    ends_with_channel: bool,
+    /// Whether the start of the program is all that we wait for.
+    leaves: bool,
+    /// Who is told that the program runs.
+    started: Option<PipeWriter>,
 }
 
-impl Front<'_> {
-    fn start(&self, program: &Program, stdio: Stdio<'_>) -> Result<(), SandboxError> {
-        let given = stdio.0.map(|slot| match slot {
-            Slot::Terminal(_) => None,
-            Slot::Given(fd) => Some(fd),
-        });
+/// The descriptors that are passed on.
+fn given(stdio: Stdio<'_>) -> [Option<OwnedFd>; 3] {
+    stdio.0.map(|slot| match slot {
+        Slot::Terminal(_) => None,
+        Slot::Given(fd) => Some(fd),
+    })
+}
+
+impl<'a> Front<'a> {
+    fn new(channel: Channel, stdio: &Stdio<'a>) -> Self {
+        Self {
+            channel,
+            terminal: stdio.terminal(),
+            keyboard: stdio.keyboard(),
+            relay: None,
+            verdict: None,
+            speaks: true,
+            ends_with_channel: false,
+            leaves: false,
+            started: None,
+        }
+    }
+
+    fn start(&self, plan: &Plan, stdio: Stdio<'_>) -> Result<(), SandboxError> {
+        let program = &plan.program;
         self.tell(&ToGuest::Start(Start {
             arguments: program.arguments.clone(),
             environment: program.environment.clone(),
             directories: program.directories.clone(),
-            stdio: given,
+            stdio: given(stdio),
+            portal: plan.portal.clone(),
         }))
     }
 
@@ -187,6 +260,9 @@ impl Front<'_> {
             }
             if ready.lease.hung_up {
                 return Err(SandboxError::ServerGone);
+            }
+            if self.ends_with_channel && !self.speaks {
+                return self.show_the_rest();
             }
             if ready.bwrap.read {
                 // Its last words may have come after we listened.
@@ -264,6 +340,16 @@ impl Front<'_> {
             }
             FromGuest::Ended(ended) => {
                 self.verdict.get_or_insert(Verdict::Ended(ended));
+                Ok(())
+            }
+            FromGuest::Started(_) => {
+                if let Some(mut started) = self.started.take() {
+                    let _ = started.write_all(b"+");
+                }
+                if self.leaves {
+                    self.verdict.get_or_insert(Verdict::Ended(Ended::Exited(0)));
+                    self.speaks = false;
+                }
                 Ok(())
             }
         }

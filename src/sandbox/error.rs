@@ -1,6 +1,6 @@
 //! Why a program could not be run inside.
 
-use std::{io, path::PathBuf};
+use std::{ffi::OsString, io, path::PathBuf};
 
 use thiserror::Error;
 
@@ -19,6 +19,16 @@ pub enum SandboxError {
         path: PathBuf,
         /// What it said, or what is missing.
         cause: String,
+    },
+    /// The image's environment names somebody who cannot be.
+    #[error("cannot run as {name}={value:?}, which the image sets: expected {expected}")]
+    Identity {
+        /// The variable.
+        name: &'static str,
+        /// Its value, expanded.
+        value: OsString,
+        /// What it may be.
+        expected: &'static str,
     },
     /// A step before bubblewrap takes over.
     #[error("cannot {step}")]

@@ -13,49 +13,23 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    os::{fd::RawFd, unix::ffi::OsStrExt as _},
+    fmt,
+    os::fd::RawFd,
     path::{Path, PathBuf},
 };
 
-use super::expand;
-use crate::instance::{InstanceId, accounts::User, dirs::AppDirs};
+use super::{Facts, Hidden, Rights, SandboxError, rights::Asker};
+use crate::{
+    config::{Binds, Namespace, Permission, Unshare},
+    instance::{InstanceId, accounts::User, dirs::AppDirs},
+};
 
-/// Where programs are looked for in a root that says nothing else.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+mod environment;
+mod grant;
+mod identity;
+mod mounts;
 
-/// Variables of the caller that reach programs inside.
-const PASSED: [&str; 26] = [
-    "ALL_PROXY",
-    "COLORTERM",
-    "COLUMNS",
-    "DEBIAN_FRONTEND",
-    "FTP_PROXY",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "LANG",
-    "LANGUAGE",
-    "LINES",
-    "LOGNAME",
-    "NO_COLOR",
-    "NO_PROXY",
-    "SOURCE_DATE_EPOCH",
-    "TERM",
-    "TERM_PROGRAM",
-    "TZ",
-    "USER",
-    "VTE_VERSION",
-    "CLICOLOR",
-    "CLICOLOR_FORCE",
-    "FORCE_COLOR",
-    "all_proxy",
-    "ftp_proxy",
-    "http_proxy",
-    "https_proxy",
-];
-/// Variables of the caller that reach programs inside: the rest of the names, and those that begin so.
-const PASSED_PREFIXES: [&str; 2] = ["LC_", "no_proxy"];
-
-/// Capabilities of root inside where it is the host's root as well: enough to own, change and install files and to
+/// Capabilities of root inside, of the host's and of a user namespace's: enough to own, change and install files and to
 /// become other users; not enough to mount, to trace processes outside or to open files by handle.
 const ROOT_CAPABILITIES: [&str; 13] = [
     "CAP_AUDIT_WRITE",
@@ -103,17 +77,6 @@ pub enum Capabilities {
     None,
     /// These only.
     Only(Vec<&'static str>),
-    /// All of a user namespace that holds nothing but the caller.
-    All,
-}
-
-/// Whether the host's network is reachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// As for any program of the host.
-    Host,
-    /// Only a loopback device of its own.
-    None,
 }
 
 /// How a place of the host is shown.
@@ -177,19 +140,52 @@ pub enum Engine<'a> {
     Open(RawFd),
 }
 
-/// What made a mount necessary.
+/// What is the reason for something in a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Every program needs it.
     Basis,
-    /// The engine's own files.
+    /// The engine's own files, and variables that name them.
     Runtime,
-    /// The host's root at `run/host`.
-    HostView,
-    /// Names on the network.
-    Network,
-    /// Who the caller is.
+    /// What images have that do not run under deny-all.
+    Default,
+    /// Who the program is.
     Accounts,
+    /// A permission of the image.
+    Permission(Permission),
+    /// The bind with this index.
+    Bind(usize),
+    /// A namespace that the image adds.
+    Unshare,
+    /// A variable that the image sets.
+    Settings,
+    /// A variable of the caller.
+    Caller,
+    /// Deny-all, and who wants it.
+    Strict(Asker),
+    /// The user's policy.
+    Policy,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use crate::config::Word as _;
+        f.write_str(match self {
+            Self::Basis => "every program needs it",
+            Self::Runtime => "the engine's own",
+            Self::Default => "the default profile",
+            Self::Accounts => "who the program is",
+            Self::Permission(permission) => return write!(f, "permission {}", permission.name()),
+            Self::Bind(index) => return write!(f, "fim-bind {index}"),
+            Self::Unshare => "fim-unshare",
+            Self::Settings => "fim-env",
+            Self::Caller => "the caller's environment",
+            Self::Strict(Asker::Caller) => "--strict",
+            Self::Strict(Asker::Image) => "permission strict",
+            Self::Strict(Asker::Policy) => "strict in the user's policy",
+            Self::Policy => "the user's policy",
+        })
+    }
 }
 
 /// One mount.
@@ -203,6 +199,15 @@ pub struct Mount {
     pub cause: Cause,
 }
 
+/// A user whom the account files inside know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The user.
+    pub user: User,
+    /// Whether the image's settings say who it is, so that its own account files have to follow.
+    pub explicit: bool,
+}
+
 /// The program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -210,6 +215,8 @@ pub struct Program {
     pub arguments: Vec<OsString>,
     /// Its environment.
     pub environment: BTreeMap<OsString, OsString>,
+    /// Why each variable of it is there.
+    pub reasons: BTreeMap<OsString, Cause>,
     /// Directories to start in: the first one that is there.
     pub directories: Vec<PathBuf>,
 }
@@ -221,18 +228,24 @@ pub struct Plan {
     pub identity: Identity,
     /// What it may do.
     pub capabilities: Capabilities,
-    /// Whether it reaches the network.
-    pub network: Network,
+    /// The kinds of namespace that it has for itself, and why.
+    pub namespaces: BTreeMap<Namespace, Cause>,
     /// Its file systems besides the root, in order.
     pub mounts: Vec<Mount>,
     /// Its home, made where it is missing.
     pub home: PathBuf,
     /// The user who must be known inside; none where the accounts are left as they are.
-    pub known_user: Option<User>,
+    pub known_user: Option<Known>,
     /// Where process 1 finds itself inside.
     pub init: PathBuf,
+    /// Where it hears requests of others, as a path inside.
+    pub portal: PathBuf,
+    /// Whether programs inside may start programs of the host.
+    pub starts_on_host: bool,
     /// The program itself.
     pub program: Program,
+    /// What was asked for and is left out, in words for the user.
+    pub warnings: Vec<String>,
 }
 
 /// What a plan is made of.
@@ -261,7 +274,15 @@ pub struct Inputs<'a> {
     /// The program that process 1 inside is.
     pub engine: Engine<'a>,
     /// Places below the host's root that `run/host` does not show; empty paths and `/` are left out.
-    pub hidden: &'a [PathBuf],
+    pub hidden: &'a Hidden,
+    /// What the run may reach.
+    pub rights: &'a Rights,
+    /// Namespaces that the image adds.
+    pub unshare: &'a Unshare,
+    /// Places of the host that the image wants.
+    pub binds: &'a Binds,
+    /// What the host has.
+    pub facts: &'a Facts,
     /// Environment of the caller.
     pub environment: &'a BTreeMap<OsString, OsString>,
     /// Whether all of it is passed on.
@@ -276,17 +297,15 @@ pub struct Inputs<'a> {
 
 impl Plan {
     /// Makes the plan.
-    #[must_use]
-    pub fn new(inputs: &Inputs<'_>) -> Self {
-        let host_root = inputs.user.uid == 0;
-        let (identity, capabilities) = match (host_root, inputs.role) {
-            (true, _) => (Identity::HostRoot, Capabilities::Only(ROOT_CAPABILITIES.to_vec())),
-            (false, Role::Root) => (Identity::Mapped { uid: 0, gid: 0 }, Capabilities::All),
-            (false, Role::User) => {
-                (Identity::Mapped { uid: inputs.user.uid, gid: inputs.user.gid }, Capabilities::None)
-            }
-        };
-        let environment = environment(inputs);
+    ///
+    /// # Errors
+    ///
+    /// [`SandboxError::Identity`]: the image's environment says who the program is, and nobody can be that.
+    pub fn new(inputs: &Inputs<'_>) -> Result<Self, SandboxError> {
+        let who = identity::identity(inputs)?;
+        let grants = grant::grants(inputs, &who.user);
+        let (environment, reasons) = environment::environment(inputs, &who, &grants);
+        let (binds, warnings) = mounts::binds(inputs, &environment);
         let home = environment.get(OsStr::new("HOME")).map_or_else(|| "/".into(), PathBuf::from);
         let directories = inputs
             .directory
@@ -294,151 +313,66 @@ impl Plan {
             .chain([home.as_path(), Path::new("/")])
             .map(Path::to_owned)
             .collect();
-        Self {
-            identity,
-            capabilities,
-            network: Network::Host,
-            mounts: mounts(inputs),
+        Ok(Self {
+            capabilities: capabilities(inputs, who.identity),
+            identity: who.identity,
+            namespaces: namespaces(inputs, &who),
+            mounts: mounts::mounts(inputs, &grants, binds),
             home,
-            known_user: (inputs.role == Role::User).then(|| inputs.user.clone()),
+            known_user: (inputs.role == Role::User)
+                .then_some(Known { user: who.user, explicit: who.explicit }),
             init: init(inputs),
-            program: Program { arguments: inputs.command.to_vec(), environment, directories },
+            portal: inputs.instance.join("portal"),
+            starts_on_host: inputs.rights.holds(Permission::Portal),
+            program: Program { arguments: inputs.command.to_vec(), environment, reasons, directories },
+            warnings,
+        })
+    }
+}
+
+/// Root inside must not mount: it could take away what covers the host's private places, and make writable what is
+/// shown read-only.
+fn capabilities(inputs: &Inputs<'_>, identity: Identity) -> Capabilities {
+    let is_root = match identity {
+        Identity::HostRoot => true,
+        Identity::Mapped { uid, .. } => uid == 0 && (inputs.role == Role::Root || inputs.user.uid == 0),
+    };
+    if is_root { Capabilities::Only(ROOT_CAPABILITIES.to_vec()) } else { Capabilities::None }
+}
+
+/// The namespaces of its own; the mount namespace goes without saying.
+fn namespaces(inputs: &Inputs<'_>, who: &identity::Who) -> BTreeMap<Namespace, Cause> {
+    let rights = inputs.rights;
+    let mut namespaces = BTreeMap::from([(Namespace::Pid, Cause::Basis)]);
+    if who.identity != Identity::HostRoot {
+        namespaces.insert(Namespace::User, who.cause);
+    }
+    let net = Permission::Network;
+    if rights.denies(net) {
+        namespaces.insert(Namespace::Net, Cause::Policy);
+    }
+    if let Some(asker) = rights.strict() {
+        let unless = [
+            (Namespace::Net, rights.holds(net)),
+            (Namespace::Ipc, rights.holds(Permission::Shm)),
+            (Namespace::Uts, false),
+            (Namespace::Cgroup, false),
+        ];
+        for (namespace, _) in unless.into_iter().filter(|(_, shared)| !shared) {
+            namespaces.entry(namespace).or_insert(Cause::Strict(asker));
         }
     }
+    for namespace in [Namespace::Ipc, Namespace::Net, Namespace::Uts, Namespace::Cgroup] {
+        if inputs.unshare.contains(namespace) {
+            namespaces.entry(namespace).or_insert(Cause::Unshare);
+        }
+    }
+    namespaces
 }
 
 /// Where process 1 finds itself: its name there is the role that it plays.
 fn init(inputs: &Inputs<'_>) -> PathBuf {
     inputs.app.runtime().join("fim_init")
-}
-
-fn mounts(inputs: &Inputs<'_>) -> Vec<Mount> {
-    let basis = |what, to: &str| Mount { what, to: to.into(), cause: Cause::Basis };
-    let runtime = |what, to: PathBuf| Mount { what, to, cause: Cause::Runtime };
-    let read_only = |from: PathBuf, missing| What::Bind { from, access: Access::ReadOnly, missing };
-    let same = |path: PathBuf| runtime(read_only(path.clone(), Missing::Skip), path);
-    let engine = match inputs.engine {
-        Engine::At(path) => read_only(path.to_owned(), Missing::Fail),
-        Engine::Open(number) => What::Program { number },
-    };
-    let app = inputs.app;
-
-    let mut mounts = vec![
-        basis(What::Proc, "/proc"),
-        basis(What::Dev, "/dev"),
-        basis(read_only("/sys".into(), Missing::Skip), "/sys"),
-        basis(What::Tmpfs { mode: 0o1777 }, "/tmp"),
-        runtime(What::Tmpfs { mode: 0o755 }, app.global().to_owned()),
-        same(app.bin()),
-        same(app.sbin()),
-        runtime(What::Directory, inputs.instance.to_owned()),
-        same(inputs.instance.join("bashrc")),
-        same(inputs.instance.join("passwd")),
-        same(inputs.instance.join("group")),
-        same(inputs.instance.join("layers")),
-        runtime(engine, init(inputs)),
-    ];
-    let host = app.runtime_host();
-    let shown = |what, to| Mount { what, to, cause: Cause::HostView };
-    mounts.push(shown(read_only("/".into(), Missing::Fail), host.clone()));
-    for hidden in covers(inputs.hidden) {
-        let to = below(&host, &hidden);
-        mounts.push(shown(What::Tmpfs { mode: 0o755 }, to.clone()));
-        mounts.push(shown(What::Seal, to));
-    }
-    for file in ["/etc/resolv.conf", "/etc/hosts"] {
-        let what = read_only(file.into(), Missing::Skip);
-        mounts.push(Mount { what, to: file.into(), cause: Cause::Network });
-    }
-    mounts.push(runtime(What::Seal, app.global().to_owned()));
-    mounts
-}
-
-/// The places to cover, without those that lie inside another one.
-fn covers(hidden: &[PathBuf]) -> Vec<PathBuf> {
-    let mut sorted: Vec<&PathBuf> =
-        hidden.iter().filter(|path| path.is_absolute() && path.as_path() != Path::new("/")).collect();
-    sorted.sort();
-    let mut covers: Vec<PathBuf> = Vec::new();
-    for path in sorted {
-        if !covers.iter().any(|cover| path.starts_with(cover)) {
-            covers.push(path.clone());
-        }
-    }
-    covers
-}
-
-fn below(root: &Path, path: &Path) -> PathBuf {
-    root.join(path.strip_prefix("/").unwrap_or(path))
-}
-
-fn environment(inputs: &Inputs<'_>) -> BTreeMap<OsString, OsString> {
-    let mut inside: BTreeMap<OsString, OsString> = inputs
-        .environment
-        .iter()
-        .filter(|(name, _)| !name.as_bytes().starts_with(b"FIM_") && (inputs.pass_all || is_passed(name)))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    let mut set = |name: &str, value: &OsStr| inside.insert(name.into(), value.to_owned());
-
-    let (name, home) = match inputs.role {
-        Role::Root => ("root", Path::new("/root")),
-        Role::User => (inputs.user.name.as_str(), inputs.user.home.as_path()),
-    };
-    set("USER", name.as_ref());
-    set("LOGNAME", name.as_ref());
-    set("HOME", home.as_os_str());
-    set("SHELL", "/bin/bash".as_ref());
-    for (name, value) in fim_variables(inputs) {
-        set(name, &value);
-    }
-    let path = inside.remove(OsStr::new("PATH")).unwrap_or_else(|| PATH.into());
-    for (name, value) in inputs.settings {
-        // Root is root whatever the image says of other users.
-        if inputs.role == Role::Root && matches!(name.as_str(), "UID" | "GID" | "USER" | "HOME") {
-            continue;
-        }
-        let value = expand(value, &|name| {
-            inside.get(OsStr::new(name)).or_else(|| inputs.environment.get(OsStr::new(name))).cloned()
-        });
-        inside.insert(name.into(), value);
-    }
-    let mut path = inside.remove(OsStr::new("PATH")).unwrap_or(path);
-    for directory in [inputs.app.bin(), inputs.app.sbin()] {
-        path.push(":");
-        path.push(directory);
-    }
-    inside.insert("PATH".into(), path);
-    inside
-}
-
-fn is_passed(name: &OsStr) -> bool {
-    PASSED.iter().any(|passed| name == *passed)
-        || PASSED_PREFIXES.iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
-}
-
-/// The variables that tell programs where they are.
-fn fim_variables(inputs: &Inputs<'_>) -> Vec<(&'static str, OsString)> {
-    let app = inputs.app;
-    vec![
-        ("FIM_VERSION", env!("CARGO_PKG_VERSION").into()),
-        ("FIM_COMMIT", env!("FIM_COMMIT").into()),
-        ("FIM_TIMESTAMP", env!("FIM_TIMESTAMP").into()),
-        ("FIM_DIST", inputs.distribution.into()),
-        ("FIM_PID", inputs.pid.to_string().into()),
-        ("FIM_INSTANCE", inputs.instance_id.to_string().into()),
-        ("FIM_BIN_SELF", inputs.image.into()),
-        ("FIM_DIR_SELF", inputs.image.parent().unwrap_or(Path::new("/")).into()),
-        ("FIM_DIR_GLOBAL", app.global().into()),
-        ("FIM_DIR_APP", app.app().into()),
-        ("FIM_DIR_APP_BIN", app.bin().into()),
-        ("FIM_DIR_APP_SBIN", app.sbin().into()),
-        ("FIM_DIR_INSTANCE", inputs.instance.into()),
-        ("FIM_DIR_RUNTIME", app.runtime().into()),
-        ("FIM_DIR_RUNTIME_HOST", app.runtime_host().into()),
-        ("FIM_DIR_DATA", inputs.data.into()),
-        ("FIM_DIR_LAYERS", inputs.layers.into()),
-    ]
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::{
 
 use super::{
     SandboxError,
-    plan::{Access, Cause, Missing, Mount, Plan, What},
+    plan::{Access, Cause, Known, Missing, Mount, Plan, What},
 };
 use crate::{
-    instance::accounts::{self, ACCOUNTS_LIMIT, User},
+    instance::accounts::{self, ACCOUNTS_LIMIT},
     sys::in_root::{Kind, RootDir},
 };
 
@@ -28,22 +28,27 @@ const GROUP: &str = "/etc/group";
 ///
 /// [`SandboxError::MountPoint`].
 pub(super) fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Result<(), SandboxError> {
-    if let Some(user) = plan.known_user.clone() {
-        plan.mounts.extend(account_mounts(&user, root, instance));
+    if let Some(known) = plan.known_user.clone() {
+        plan.mounts.extend(account_mounts(&known, root, instance));
     }
-    let mut covered: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut covered: Vec<Cover> = Vec::new();
     let mut made = Vec::with_capacity(plan.mounts.len());
     for mut mount in std::mem::take(&mut plan.mounts) {
-        if let Some(real) = inside_of(&covered, &mount.to) {
-            mount.to = real;
-            made.push(mount);
+        let Some((kind, mode)) = kind_of(&mount.what)? else {
+            // Sealed, or left out: for what is sealed the mount point is there.
+            if mount.what == What::Seal
+                && let Some(cover) = find(&covered, &mount.to).filter(|cover| cover.asked == mount.to)
+            {
+                mount.to.clone_from(&cover.real);
+                made.push(mount);
+            }
             continue;
-        }
-        let Some((kind, mode)) = kind_of(&mount.what)? else { continue };
-        match root.ensure(&mount.to, kind, mode) {
+        };
+        let place = place(root, &covered, &mount.to, kind, mode);
+        match place {
             Ok(real) => {
-                if kind == Kind::Directory {
-                    covered.push((mount.to.clone(), real.clone()));
+                if kind == Kind::Directory && mount.what != What::Directory {
+                    covered.push(Cover::new(&mount, real.clone()));
                 }
                 mount.to = real;
                 made.push(mount);
@@ -59,12 +64,62 @@ pub(super) fn prepare(plan: &mut Plan, root: &RootDir, instance: &Path) -> Resul
     Ok(())
 }
 
-/// The real place of a path that lies in a directory which a mount has covered.
-fn inside_of(covered: &[(PathBuf, PathBuf)], path: &Path) -> Option<PathBuf> {
-    covered.iter().rev().find_map(|(asked, real)| {
-        let rest = path.strip_prefix(asked).ok()?;
-        Some(if rest.as_os_str().is_empty() { real.clone() } else { real.join(rest) })
-    })
+/// A directory that a mount has covered: what lies in it is no longer the root's.
+struct Cover {
+    /// Its path as the plan has it.
+    asked: PathBuf,
+    /// Its path without symlinks.
+    real: PathBuf,
+    /// The directory of the host that is shown there, and how; none for one in memory, in which bubblewrap makes what
+    /// is missing.
+    from: Option<(PathBuf, Access)>,
+}
+
+impl Cover {
+    fn new(mount: &Mount, real: PathBuf) -> Self {
+        let from = match &mount.what {
+            What::Bind { from, access, .. } => Some((from.clone(), *access)),
+            _ => None,
+        };
+        Self { asked: mount.to.clone(), real, from }
+    }
+
+    /// As [`RootDir::ensure`] in what is shown here: whoever could write there cannot lead a mount elsewhere either.
+    fn ensure(&self, real: &Path, kind: Kind, mode: u32) -> io::Result<PathBuf> {
+        let rest = real.strip_prefix(&self.real).unwrap_or(real);
+        if rest.as_os_str().is_empty() {
+            return Ok(self.real.clone());
+        }
+        let Some((from, access)) = &self.from else { return Ok(self.real.join(rest)) };
+        let (from, path) = (RootDir::open(from)?, Path::new("/").join(rest));
+        let inside = match access {
+            // What may not be written to gets no new mount point either.
+            Access::ReadOnly => from.find(&path, kind)?,
+            Access::ReadWrite | Access::Devices => from.ensure(&path, kind, mode)?,
+        };
+        Ok(self.real.join(inside.strip_prefix("/").unwrap_or(&inside)))
+    }
+}
+
+/// Makes a mount point where the path leads when the mounts before it have been made.
+fn place(root: &RootDir, covered: &[Cover], path: &Path, kind: Kind, mode: u32) -> io::Result<PathBuf> {
+    let real = match find(covered, path) {
+        Some(cover) => cover.real.join(path.strip_prefix(&cover.asked).unwrap_or(path)),
+        None => root.ensure(path, kind, mode)?,
+    };
+    // An image's symlink must not put a place over what every sandbox has, and mount points into that place then.
+    if real != path && covered.iter().any(|cover| cover.asked != path && cover.real.starts_with(&real)) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match covered.iter().rev().find(|cover| real.starts_with(&cover.real)) {
+        Some(top) => top.ensure(&real, kind, mode),
+        None => Ok(real),
+    }
+}
+
+/// The mount that covers a path: the last one is on top.
+fn find<'a>(covered: &'a [Cover], path: &Path) -> Option<&'a Cover> {
+    covered.iter().rev().find(|cover| path.starts_with(&cover.asked))
 }
 
 /// What the mount point has to be, and the mode of a new one; none where there is nothing to mount.
@@ -88,25 +143,29 @@ const fn is_optional(what: &What) -> bool {
 }
 
 /// A home that is missing is made; programs do without where that fails.
-fn make_home(plan: &mut Plan, root: &RootDir, covered: &[(PathBuf, PathBuf)]) {
+fn make_home(plan: &mut Plan, root: &RootDir, covered: &[Cover]) {
     if !plan.home.is_absolute() {
         return;
     }
-    if let Some(real) = inside_of(covered, &plan.home) {
-        plan.mounts.push(Mount { what: What::Directory, to: real, cause: Cause::Accounts });
-        return;
-    }
-    if let Err(error) = root.ensure(&plan.home, Kind::Directory, 0o700) {
+    let made = place(root, covered, &plan.home, Kind::Directory, 0o700).map(|real| {
+        let top = covered.iter().rev().find(|cover| real.starts_with(&cover.real));
+        if top.is_some_and(|cover| cover.from.is_none()) {
+            plan.mounts.push(Mount { what: What::Directory, to: real, cause: Cause::Accounts });
+        }
+    });
+    if let Err(error) = made {
         tracing::warn!(%error, home = %plan.home.display(), "cannot make the home directory");
     }
 }
 
 /// Files over `/etc/passwd` and `/etc/group` where the root's own do not know the caller.
-fn account_mounts(user: &User, root: &RootDir, instance: &Path) -> Vec<Mount> {
+fn account_mounts(known: &Known, root: &RootDir, instance: &Path) -> Vec<Mount> {
+    let Known { user, explicit } = known;
+    let with = if *explicit { accounts::passwd_naming } else { accounts::passwd_with };
     let passwd = root.read(Path::new(PASSWD), ACCOUNTS_LIMIT);
     let group = root.read(Path::new(GROUP), ACCOUNTS_LIMIT);
     let files = [
-        (PASSWD, "passwd", passwd.map(|file| accounts::passwd_with(&file.unwrap_or_default(), user))),
+        (PASSWD, "passwd", passwd.map(|file| with(&file.unwrap_or_default(), user))),
         (
             GROUP,
             "group",
@@ -144,13 +203,16 @@ mod tests {
     use std::{collections::BTreeMap, os::unix::fs::symlink};
 
     use super::*;
-    use crate::sandbox::{Capabilities, Identity, Network, Program};
+    use crate::{
+        instance::accounts::User,
+        sandbox::{Capabilities, Identity, Program},
+    };
 
     fn plan(mounts: Vec<(What, &str)>) -> Plan {
         Plan {
             identity: Identity::HostRoot,
             capabilities: Capabilities::None,
-            network: Network::Host,
+            namespaces: BTreeMap::new(),
             mounts: mounts
                 .into_iter()
                 .map(|(what, to)| Mount { what, to: to.into(), cause: Cause::Basis })
@@ -158,7 +220,15 @@ mod tests {
             home: "/home/alice".into(),
             known_user: None,
             init: "/init".into(),
-            program: Program { arguments: vec![], environment: BTreeMap::new(), directories: vec![] },
+            portal: "/portal".into(),
+            starts_on_host: false,
+            program: Program {
+                arguments: vec![],
+                environment: BTreeMap::new(),
+                reasons: BTreeMap::new(),
+                directories: vec![],
+            },
+            warnings: vec![],
         }
     }
 
@@ -190,6 +260,61 @@ mod tests {
     }
 
     #[test]
+    fn a_symlink_puts_nothing_over_what_every_sandbox_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["root/tmp", "given"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        symlink("/tmp", path("root/media")).unwrap();
+        symlink("/", path("root/mnt")).unwrap();
+        symlink("/tmp/x", path("root/inside")).unwrap();
+        let given = || What::Bind { from: path("given"), access: Access::ReadWrite, missing: Missing::Skip };
+        let mut plan = plan(vec![
+            (What::Tmpfs { mode: 0o1777 }, "/tmp"),
+            (given(), "/media"),
+            (given(), "/mnt"),
+            (given(), "/inside"),
+            (What::Tmpfs { mode: 0o755 }, "/tmp/fim"),
+        ]);
+        prepare(&mut plan, &RootDir::open(&path("root")).unwrap(), folder.path()).unwrap();
+        let places: Vec<_> = plan.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect();
+        assert_eq!(places, ["/tmp", "/tmp/x", "/tmp/fim"]);
+        assert_eq!(fs::read_dir(path("given")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_lies_in_a_place_of_the_host_is_made_where_it_may_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["root", "given/real", "outside", "file"] {
+            fs::create_dir_all(path(name)).unwrap();
+        }
+        symlink("../outside", path("given/out")).unwrap();
+        symlink("real", path("given/in")).unwrap();
+        let given = |access| What::Bind { from: path("given"), access, missing: Missing::Fail };
+        let inner = || bind(&path("file"), Missing::Skip);
+        let mut writable = plan(vec![
+            (given(Access::ReadWrite), "/given"),
+            (inner(), "/given/out/made"),
+            (inner(), "/given/in/made"),
+        ]);
+        prepare(&mut writable, &RootDir::open(&path("root")).unwrap(), folder.path()).unwrap();
+        let places: Vec<_> = writable.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect();
+        assert_eq!(places, ["/given", "/given/outside/made", "/given/real/made"]);
+        assert_eq!(fs::read_dir(path("outside")).unwrap().count(), 0);
+        let mut read_only = plan(vec![
+            (given(Access::ReadOnly), "/given"),
+            (inner(), "/given/new"),
+            (inner(), "/given/in/made"),
+        ]);
+        prepare(&mut read_only, &RootDir::open(&path("root")).unwrap(), folder.path()).unwrap();
+        let places: Vec<_> = read_only.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect();
+        assert_eq!(places, ["/given", "/given/real/made"]);
+        assert!(!path("given/new").exists());
+    }
+
+    #[test]
     fn the_caller_is_added_only_where_the_root_does_not_know_him() {
         let folder = tempfile::tempdir().unwrap();
         let base = folder.path().join("root");
@@ -205,12 +330,12 @@ mod tests {
             shell: "/bin/sh".into(),
         };
         let mut with = plan(vec![]);
-        with.known_user = Some(alice.clone());
+        with.known_user = Some(Known { user: alice.clone(), explicit: false });
         prepare(&mut with, &root, folder.path()).unwrap();
         assert_eq!(with.mounts.iter().map(|mount| mount.to.to_str().unwrap()).collect::<Vec<_>>(), [PASSWD]);
         assert!(fs::read_to_string(folder.path().join("passwd")).unwrap().contains("alice:x:1000:50"));
         let mut without = plan(vec![]);
-        without.known_user = Some(User { uid: 0, ..alice });
+        without.known_user = Some(Known { user: User { uid: 0, ..alice }, explicit: false });
         prepare(&mut without, &root, folder.path()).unwrap();
         assert!(without.mounts.is_empty());
     }

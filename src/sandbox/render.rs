@@ -5,7 +5,8 @@ use std::{
     path::Path,
 };
 
-use super::plan::{Access, Capabilities, Identity, Missing, Mount, Network, Plan, What};
+use super::plan::{Access, Capabilities, Identity, Missing, Mount, Plan, What};
+use crate::config::Namespace;
 
 /// Renders everything up to the program; `root` is where the merged root is on the host. The mount points of `plan`
 /// are there, and their paths have no symlinks.
@@ -23,14 +24,20 @@ pub fn render(plan: &Plan, root: &Path) -> Vec<OsString> {
     }
     match &plan.capabilities {
         Capabilities::None => arguments.add(["--cap-drop", "ALL"]),
-        Capabilities::All => arguments.add(["--cap-add", "ALL"]),
         Capabilities::Only(few) => {
             arguments.add(["--cap-drop", "ALL"]);
             few.iter().for_each(|capability| arguments.add(["--cap-add", capability]));
         }
     }
-    if plan.network == Network::None {
-        arguments.add(["--unshare-net"]);
+    for namespace in plan.namespaces.keys() {
+        match namespace {
+            Namespace::Ipc => arguments.add(["--unshare-ipc"]),
+            Namespace::Net => arguments.add(["--unshare-net"]),
+            Namespace::Uts => arguments.add(["--unshare-uts"]),
+            Namespace::Cgroup => arguments.add(["--unshare-cgroup"]),
+            // Said above: always, and where the ids are mapped.
+            Namespace::Pid | Namespace::User | Namespace::All => {}
+        }
     }
     arguments.add([OsStr::new("--bind"), root.as_os_str(), OsStr::new("/")]);
     plan.mounts.iter().for_each(|mount| arguments.mount(mount));
@@ -86,12 +93,20 @@ mod tests {
         Plan {
             identity,
             capabilities,
-            network: Network::Host,
+            namespaces: BTreeMap::new(),
             mounts: vec![Mount { what, to: "/to".into(), cause: Cause::Basis }],
             home: "/".into(),
             known_user: None,
             init: "/init".into(),
-            program: Program { arguments: vec![], environment: BTreeMap::new(), directories: vec![] },
+            portal: "/portal".into(),
+            starts_on_host: false,
+            program: Program {
+                arguments: vec![],
+                environment: BTreeMap::new(),
+                reasons: BTreeMap::new(),
+                directories: vec![],
+            },
+            warnings: vec![],
         }
     }
 
@@ -114,13 +129,23 @@ mod tests {
             ),
             (
                 Identity::Mapped { uid: 0, gid: 0 },
-                Capabilities::All,
-                "--unshare-user|--uid|0|--gid|0|--cap-add|ALL",
+                Capabilities::Only(vec![]),
+                "--unshare-user|--uid|0|--gid|0|--cap-drop|ALL",
             ),
         ] {
             let words = words(&plan(identity, capabilities, What::Proc));
             assert_eq!(words, format!("{START}|{expected}|{ROOT}|--proc|/to|--chdir|/"));
         }
+    }
+
+    #[test]
+    fn namespaces() {
+        let mut plan = plan(Identity::HostRoot, Capabilities::None, What::Proc);
+        let all = [Namespace::Pid, Namespace::Ipc, Namespace::Net, Namespace::Uts, Namespace::Cgroup];
+        plan.namespaces = all.map(|namespace| (namespace, Cause::Unshare)).into();
+        let words = words(&plan);
+        let expected = "--unshare-ipc|--unshare-net|--unshare-uts|--unshare-cgroup";
+        assert_eq!(words, format!("{START}|--cap-drop|ALL|{expected}|{ROOT}|--proc|/to|--chdir|/"));
     }
 
     #[test]
@@ -136,7 +161,7 @@ mod tests {
             (bind(Access::ReadWrite, Missing::Skip), "--bind-try|/from|/to"),
             (bind(Access::Devices, Missing::Fail), "--dev-bind|/from|/to"),
         ] {
-            let words = words(&plan(Identity::HostRoot, Capabilities::All, what));
+            let words = words(&plan(Identity::HostRoot, Capabilities::None, what));
             assert!(words.ends_with(&format!("|{ROOT}|{expected}|--chdir|/")), "{words}");
         }
     }

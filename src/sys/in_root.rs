@@ -98,14 +98,34 @@ impl RootDir {
         Err(Errno::AGAIN.into())
     }
 
+    /// As [`ensure`](Self::ensure) for what is there already; makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` where it is not there, else as `ensure`.
+    pub fn find(&self, path: &Path, kind: Kind) -> io::Result<PathBuf> {
+        let found = self.open_in(path, OFlags::PATH)?;
+        let is_directory = FileType::from_raw_mode(fstat(&found)?.st_mode) == FileType::Directory;
+        match (kind, is_directory) {
+            (Kind::Directory, false) => Err(Errno::NOTDIR.into()),
+            (Kind::File, true) => Err(Errno::ISDIR.into()),
+            _ => self.real(found.as_fd()),
+        }
+    }
+
     fn try_ensure(&self, path: &Path, kind: Kind, new: u32) -> io::Result<PathBuf> {
         let made = match kind {
             Kind::Directory => self.directory(path, Mode::from_raw_mode(new), MAX_LINKS)?,
             Kind::File => self.file(path, Mode::from_raw_mode(new), MAX_LINKS)?,
         };
-        let real = path_of(made.as_fd())?;
+        self.real(made.as_fd())
+    }
+
+    /// Where an object of this root really lies.
+    fn real(&self, made: BorrowedFd<'_>) -> io::Result<PathBuf> {
+        let real = path_of(made)?;
         let below = real.strip_prefix(&self.path).map_err(|_| io::Error::from(Errno::XDEV))?;
-        self.confirm(below, made.as_fd())?;
+        self.confirm(below, made)?;
         Ok(Path::new("/").join(below))
     }
 

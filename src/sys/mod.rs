@@ -1,13 +1,16 @@
 //! Safe, fd-typed wrappers of system calls: the only place for `unsafe`.
 
+pub mod become_user;
 pub mod beneath;
 pub mod block_memory;
 pub mod cores;
 pub mod data;
 pub mod errno;
+pub mod fifo;
 pub mod fuse_dev;
 pub mod fuse_figures;
 pub mod fusermount;
+pub mod identity;
 pub mod in_root;
 pub mod inherit;
 pub mod limit;
@@ -17,6 +20,7 @@ pub mod mount_flags;
 pub mod namespace;
 pub mod overlay_mount;
 pub mod own_dir;
+pub mod peer;
 pub mod process;
 pub mod pty;
 pub mod ram;

@@ -14,13 +14,17 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
-    listen, recvmsg, sendmsg, socket_with, socketpair, sockopt,
+    listen, recvmsg, sendmsg, socket_with, socketpair,
 };
 
-use super::ready::{self, Interest};
+use super::{
+    peer,
+    ready::{self, Interest},
+};
 
 /// Length of a frame's head, in bytes.
 const HEAD: usize = 5;
@@ -96,14 +100,32 @@ impl Channel {
         Ok(Self::new(socket, limit))
     }
 
+    /// Connects to the socket that is the entry `name` of `directory`: a link there is not followed.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNREFUSED` where nobody listens, or where it is no socket, else what connect(2) says.
+    pub fn connect_to_entry(directory: BorrowedFd<'_>, name: &str, limit: usize) -> io::Result<Self> {
+        use std::os::fd::AsRawFd as _;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let entry = openat(directory, name, flags, Mode::empty())?;
+        // The link in /proc of a symlink that was opened leads on to where it leads.
+        if FileType::from_raw_mode(fstat(&entry)?.st_mode) != FileType::Socket {
+            return Err(rustix::io::Errno::CONNREFUSED.into());
+        }
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        connect(&socket, &SocketAddrUnix::new(format!("/proc/self/fd/{}", entry.as_raw_fd()))?)?;
+        Ok(Self::new(socket, limit))
+    }
+
     /// Who is at the other end.
     ///
     /// # Errors
     ///
     /// What `SO_PEERCRED` says.
     pub fn peer(&self) -> io::Result<Peer> {
-        let credentials = sockopt::socket_peercred(&self.socket)?;
-        Ok(Peer { uid: credentials.uid.as_raw(), pid: credentials.pid.as_raw_nonzero().get() })
+        let (uid, pid) = peer::of(self.socket.as_fd())?;
+        Ok(Peer { uid, pid })
     }
 
     /// Sends one frame; waits where the other side does not read.

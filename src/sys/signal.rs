@@ -89,6 +89,17 @@ pub fn from_number(number: u8) -> Option<Signal> {
     Signal::try_from(i32::from(number)).ok()
 }
 
+/// The signal with this number or name, with or without `SIG`, in any case.
+#[must_use]
+pub fn by_name(text: &str) -> Option<Signal> {
+    if let Ok(number) = text.parse() {
+        return from_number(number);
+    }
+    let name = text.to_ascii_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    format!("SIG{name}").parse().ok()
+}
+
 /// How a process stops itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -128,6 +139,10 @@ mod tests {
         }
         assert_eq!(from_number(0), None);
         assert_eq!(from_number(200), None);
+        for text in ["TERM", "sigterm", "15"] {
+            assert_eq!(by_name(text), Some(Signal::SIGTERM), "{text}");
+        }
+        assert_eq!(by_name("x"), None);
     }
 
     #[test]

@@ -82,6 +82,67 @@ impl DirFd {
         remove(self.0.as_fd(), name.as_ref(), MAX_DEPTH)
     }
 
+    /// Renames an entry of this directory to an entry of `to`, which must not be there.
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`, else what renameat2(2) says.
+    pub fn rename(&self, name: impl AsRef<OsStr>, to: &Self, new_name: impl AsRef<OsStr>) -> io::Result<()> {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(&self.0, name.as_ref(), &to.0, new_name.as_ref(), flags) {
+            // Some file systems do not know the flag; our callers hold a lock over both names.
+            Err(Errno::INVAL) => Ok(rustix::fs::renameat(&self.0, name.as_ref(), &to.0, new_name.as_ref())?),
+            other => Ok(other?),
+        }
+    }
+
+    /// Puts a small file in place, for its owner alone: readers find the old one or the new one, whole.
+    ///
+    /// # Errors
+    ///
+    /// What writing and renaming say; the old file is there still.
+    pub fn put(&self, name: &str, contents: &[u8]) -> io::Result<()> {
+        let draft = format!("{name}.{}", super::process::id());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = std::fs::File::from(openat(&self.0, &draft, flags, Mode::from_raw_mode(0o600))?);
+        let done = io::Write::write_all(&mut &file, contents)
+            .and_then(|()| Ok(rustix::fs::renameat(&self.0, &draft, &self.0, name)?));
+        if done.is_err() {
+            let _ = unlinkat(&self.0, &draft, AtFlags::empty());
+        }
+        done
+    }
+
+    /// Reads a small regular file; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// `EFBIG` where it has more than `limit` bytes, else what openat(2) and read(2) say.
+    pub fn read(&self, name: &str, limit: u64) -> io::Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match openat(&self.0, name, flags, Mode::empty()) {
+            Ok(file) => std::fs::File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut contents = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, limit + 1), &mut contents)?;
+        if u64::try_from(contents.len()).is_ok_and(|length| length > limit) {
+            return Err(Errno::FBIG.into());
+        }
+        Ok(Some(contents))
+    }
+
+    /// Opens a file for appending, made for its owner alone where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// What openat(2) says.
+    pub fn append(&self, name: &str) -> io::Result<std::fs::File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(&self.0, name, flags, Mode::from_raw_mode(0o600))?.into())
+    }
+
     /// Takes the lock of the directory itself: it goes with the descriptor, whatever kills the holder. `false` where
     /// somebody else holds it and `wait` is not set.
     ///
@@ -134,6 +195,16 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
         Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Checks that the caller may make entries in a directory.
+///
+/// # Errors
+///
+/// `EACCES`, `EROFS`, else what faccessat(2) says.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    Ok(rustix::fs::accessat(rustix::fs::CWD, path, access, AtFlags::EACCESS)?)
 }
 
 /// Whether an open object is a directory.

@@ -15,8 +15,8 @@ use std::{
 use fim::dwarfs::{
     format::sidecar::{Sidecar, Xattrs},
     write::{
-        Codec, DirSource, History, Packing, Source, Summary, TarLimits, TarSource, Times, Timestamp,
-        WriteOptions, write_archive,
+        Codec, DirSource, History, Packing, Phase, Progress, Source, Summary, TarLimits, TarSource, Times,
+        Timestamp, Unreadable, WriteOptions, write_archive,
     },
 };
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
@@ -279,6 +279,7 @@ fn every_packing() {
         shared_files: true,
         string_index: true,
         plain_strings: false,
+        symbols: true,
     };
     let none = Packing::default();
     let each = [
@@ -287,6 +288,7 @@ fn every_packing() {
         Packing { shared_files: true, ..none },
         Packing { string_index: true, ..none },
         Packing { plain_strings: true, ..none },
+        Packing { symbols: true, ..none },
         all,
     ];
     for packing in each {
@@ -445,5 +447,200 @@ fn a_tar_file_gives_what_its_directory_gives() {
             expected.values_mut().chain(found.values_mut()).for_each(|facts| facts.mtime.1 = 0);
         }
         assert_same(&expected, &found);
+    }
+}
+
+/// A tree of text, code and noise, in several blocks.
+fn mixed(case: &Case) {
+    fs::create_dir_all(case.tree().join("x/y")).unwrap();
+    let text: Vec<u8> = (0..40_000_u32).flat_map(|at| format!("line {at}\n").into_bytes()).collect();
+    case.file("text", &text);
+    case.file("noise", &noise(300_000, 7));
+    case.file("x/empty", b"");
+    case.file("x/y/small", b"a few bytes");
+    fs::copy(std::env::current_exe().unwrap(), case.tree().join("x/program")).unwrap();
+    let program = File::options().write(true).open(case.tree().join("x/program")).unwrap();
+    program.set_len(3_000_000).unwrap();
+    symlink("y/small", case.tree().join("x/link")).unwrap();
+}
+
+#[test]
+fn every_codec_for_data_and_metadata() {
+    let case = Case::new();
+    mixed(&case);
+    for text in [
+        "null",
+        "zstd:level=-7",
+        "zstd:level=1",
+        "zstd:level=22",
+        "zstd:level=19:long=27",
+        "lzma:level=0",
+        "lzma:level=9:extreme",
+        "lzma:level=6:dict_size=16",
+        "lzma:level=6:binary=auto",
+        "lzma:level=1:binary=x86",
+        "lz4",
+        "lz4hc:level=1",
+        "lz4hc:level=12",
+        "brotli:quality=1:lgwin=10",
+        "brotli:quality=9:lgwin=24",
+        "brotli:quality=5:lgwin=30",
+    ] {
+        let codec: Codec = text.parse().unwrap();
+        let options = WriteOptions { data: codec, metadata: codec, block_size_bits: 20, ..options() };
+        eprintln!("{text}: {}", case.judge_with(&options, u64::MAX).bytes_out);
+        case.judge_extraction();
+        fs::remove_dir_all(case.scratch.path().join("out")).ok();
+    }
+}
+
+/// The machine's call of a place from `at`, which is to be in the first block.
+fn call(machine: &str, at: u32) -> [u8; 4] {
+    let distance = 80_000_u32.wrapping_sub(at);
+    match machine {
+        "arm" => (0xeb00_0000 | distance.wrapping_sub(8) >> 2 & 0x00ff_ffff).to_le_bytes(),
+        "armthumb" => {
+            let halves = distance.wrapping_sub(4) >> 1;
+            (0xf800_f000 | halves >> 11 & 0x7ff | (halves & 0x7ff) << 16).to_le_bytes()
+        }
+        "arm64" => (0x9400_0000 | distance >> 2 & 0x03ff_ffff).to_le_bytes(),
+        "powerpc" => (0x4800_0001 | distance & 0x03ff_fffc).to_be_bytes(),
+        "sparc" => (0x4000_0000 | distance >> 2 & 0x3fff_ffff).to_be_bytes(),
+        _ => {
+            let bits = |from: u32, count: u32, to: u32| (distance >> from & ((1 << count) - 1)) << to;
+            (bits(20, 1, 31) | bits(1, 10, 21) | bits(11, 1, 20) | bits(12, 8, 12) | 0xef).to_le_bytes()
+        }
+    }
+}
+
+#[test]
+fn filters_for_every_machine() {
+    let case = Case::new();
+    for machine in ["arm", "armthumb", "arm64", "powerpc", "sparc", "riscv"] {
+        let code: Vec<u8> = (0..40_000_u32).flat_map(|number| call(machine, number * 4)).collect();
+        case.file("code", &code);
+        let of = |text: &str| WriteOptions { data: text.parse().unwrap(), block_size_bits: 24, ..options() };
+        let plain = case.judge_with(&of("lzma:level=1"), u64::MAX).bytes_out;
+        let filtered = case.judge_with(&of(&format!("lzma:level=1:binary={machine}")), u64::MAX).bytes_out;
+        eprintln!("{machine}: {plain} {filtered}");
+        case.judge_extraction();
+        fs::remove_dir_all(case.scratch.path().join("out")).ok();
+        assert!(filtered < plain, "{machine}: {filtered} of {plain}");
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "samples are made within their width")]
+/// Two tones and a little noise, as a WAV file of two channels.
+fn wav(bytes: usize, frames: u32) -> Vec<u8> {
+    let mut samples = Vec::new();
+    for (moment, noise) in (0..frames).zip(noise(frames as usize, 3)) {
+        for channel in [1.0, 1.3] {
+            let tone = (f64::from(moment) * 0.02 * channel).sin() * 0.6 * f64::from(i32::MAX);
+            let sample = (tone as i32).wrapping_add(i32::from(noise % 16) << (32 - bytes * 8));
+            samples.extend_from_slice(&sample.to_le_bytes()[4 - bytes..]);
+        }
+    }
+    let (bits, frame) = (u16::try_from(bytes * 8).unwrap(), u16::try_from(bytes * 2).unwrap());
+    let len = u32::try_from(samples.len()).unwrap();
+    let rate = 48_000_u32;
+    let mut file = Vec::new();
+    file.extend_from_slice(b"RIFF");
+    file.extend_from_slice(&(len + 64).to_le_bytes());
+    file.extend_from_slice(b"WAVEfmt \x10\0\0\0\x01\0\x02\0");
+    file.extend_from_slice(&rate.to_le_bytes());
+    file.extend_from_slice(&(rate * u32::from(frame)).to_le_bytes());
+    file.extend_from_slice(&[frame.to_le_bytes(), bits.to_le_bytes()].concat());
+    // So that the samples begin at a whole frame of every kind.
+    file.extend_from_slice(b"JUNK\x14\0\0\0");
+    file.extend_from_slice(&[0; 20]);
+    file.extend_from_slice(b"data");
+    file.extend_from_slice(&len.to_le_bytes());
+    file.extend_from_slice(&samples);
+    file
+}
+
+#[test]
+fn samples_as_flac() {
+    for (bytes, codec) in [
+        (2, "flac:level=0:channels=2:bits=16"),
+        (2, "flac:level=5:channels=2:bits=16"),
+        (2, "flac:level=8:channels=2:bits=16"),
+        (2, "flac:level=8:channels=2:bits=16:unsigned"),
+        (3, "flac:level=5:channels=2:bits=24"),
+        (3, "flac:level=8:channels=2:bits=24"),
+        (3, "flac:level=8:channels=3:bits=16:big"),
+        (4, "flac:level=8:channels=2:bits=32"),
+    ] {
+        let case = Case::new();
+        // One block with whole frames.
+        let mut file = wav(bytes, 120_000);
+        let whole = file.len() / 24 * 24;
+        file.truncate(whole);
+        case.file("sound.wav", &file);
+        let of = |text: &str| WriteOptions { data: text.parse().unwrap(), block_size_bits: 24, ..options() };
+        let flac = case.judge_with(&of(codec), u64::MAX).bytes_out;
+        case.judge_extraction();
+        let zstd = case.judge_with(&of("zstd:level=19"), u64::MAX).bytes_out;
+        eprintln!("{codec}: {flac}, zstd {zstd}");
+        if codec.contains("channels=2") && !codec.contains("unsigned") {
+            assert!(flac < zstd, "{codec}: {flac} of {zstd}");
+        }
+    }
+}
+
+#[test]
+fn names_by_symbols() {
+    let case = Case::new();
+    for number in 0..600 {
+        let name = format!("libsomething-{number:04}.so.{}", number % 7);
+        case.file(&name, b"");
+        symlink(format!("../lib/{name}"), case.tree().join(format!("{name}.link"))).unwrap();
+    }
+    fs::write(case.tree().join(std::ffi::OsStr::from_bytes(b"\xff\xfe\x01 never")), b"").unwrap();
+    case.file("n".repeat(255), b"");
+    let metadata = Codec::None;
+    let none = Packing { symbols: false, ..Packing::default() };
+    let plain = case.judge_with(&WriteOptions { packing: none, metadata, ..options() }, u64::MAX).bytes_out;
+    for string_index in [false, true] {
+        let packing = Packing { symbols: true, string_index, ..none };
+        let options = WriteOptions { packing, metadata, ..options() };
+        let len = case.judge_with(&options, u64::MAX).bytes_out;
+        assert!(len + 15_000 < plain, "{len} of {plain}");
+        case.judge_extraction();
+        fs::remove_dir_all(case.scratch.path().join("out")).ok();
+    }
+}
+
+/// Takes a file away when the files are about to be read.
+struct Thief(PathBuf);
+
+impl Progress for Thief {
+    fn begin(&self, phase: Phase, _files: u64, _bytes: u64) {
+        if phase == Phase::Hash {
+            fs::remove_file(&self.0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn files_that_go_before_they_are_read_are_left_out() {
+    let case = Case::new();
+    fs::create_dir_all(case.tree().join("d/e")).unwrap();
+    for name in ["a", "b", "c", "d/e/f", "g"] {
+        case.file(name, name.as_bytes());
+        case.file(format!("{name}.same"), b"the same in all of them");
+    }
+    for victim in ["a", "d/e/f", "b.same", "g.same", "g"] {
+        let source = DirSource::open(&case.tree()).unwrap();
+        let options = WriteOptions { unreadable: Unreadable::LeaveOut, ..options() };
+        let mut output = BufWriter::new(File::create(case.archive()).unwrap());
+        let thief = Thief(case.tree().join(victim));
+        let summary = write_archive(&source, &options, &mut output, &thief).unwrap();
+        output.flush().unwrap();
+        assert_eq!(summary.left_out, 1);
+        // The directory it was in is younger by now: times are not compared.
+        upstream::check(&case.archive());
+        case.judge_extraction();
+        fs::remove_dir_all(case.scratch.path().join("out")).ok();
     }
 }

@@ -676,6 +676,70 @@ fn the_level_is_chosen_by_word_or_by_variable() {
 }
 
 #[test]
+fn each_part_of_a_level_is_settable_alone() {
+    let place = Place::new();
+    let tree = place.path("tree");
+    fs::create_dir(&tree).unwrap();
+    for number in 0..40_u32 {
+        let kind = ["red green blue ", "one two three ", "x y z "][number as usize % 3];
+        fs::write(tree.join(format!("f{number}")), format!("{number} {}", kind.repeat(200))).unwrap();
+    }
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()[7]
+    };
+    fs::write(tree.join("noise"), std::iter::repeat_with(&mut next).take(50_000).collect::<Vec<_>>())
+        .unwrap();
+    fs::write(place.path("list"), "f7\n./noise\n\n/f3\nnothing\n").unwrap();
+    let words = [
+        "--order none",
+        "--order path",
+        "--order revpath",
+        "--order similarity",
+        "--order list:list",
+        "-S 12 -C zstd:level=1 -W 8 -w 3 -B 2",
+        "--block-size-bits 16 --compression null --window-size 0",
+        "--level 1 --window-size 10 --lookback 4",
+        "-S 14 -C lzma:level=3:binary=auto",
+        "-C zstd:level=3:long",
+        "-C brotli:quality=5",
+        "--level 9",
+        "--categorize",
+        "--categorize=incompressible --memory-limit 1G",
+    ];
+    for words in words {
+        place.ok(&format!("fim archive create {words} tree out"));
+        place.ok("fim check out");
+        if let Some(dwarfsck) = judge("dwarfsck") {
+            let status = Command::new(dwarfsck)
+                .args(["--check-integrity", "-q"])
+                .arg(place.path("out"))
+                .stdout(Stdio::null())
+                .status();
+            assert!(status.unwrap().success(), "dwarfsck of {words}");
+        }
+        fs::remove_file(place.path("out")).unwrap();
+    }
+    for (words, expected) in [
+        ("--order random", "expected none, path, revpath, similarity, list:FILE or profile:FILE"),
+        ("--order list:missing", "cannot read the list missing"),
+        ("-C zip", "expected null, zstd, lzma, lz4, lz4hc, brotli or flac"),
+        ("-C zstd:level=23", "zstd level is 23, it must be from -131072 to 22"),
+        ("-S 31", "block size (bits) is 31, it must be from 10 to 30"),
+        ("-l 1 -w 2", "set --window-size"),
+        ("-W 0 -B 2", "set --window-size"),
+        ("--categorize=fits", "expected incompressible"),
+        ("-L 1M", "memory limit (MiB) is 1, it must be from"),
+        ("-L much", "expected a size such as 512M or 2G"),
+    ] {
+        let why = place.refused(&format!("fim archive create {words} tree out"));
+        assert!(why.contains(expected), "{words}: {why}");
+        assert!(!place.path("out").exists(), "{words}");
+    }
+}
+
+#[test]
 fn upstream_checks_every_layer() {
     let Some(dwarfsck) = judge("dwarfsck") else {
         // No package has it, so the test command cannot install it.

@@ -17,7 +17,7 @@ use std::{
 
 use fim::{
     config::{self, ImageId, Settings},
-    image::{LayerTable, elf, reserved::Reserved},
+    image::{ImageEdit, LayerTable, elf, reserved::Reserved},
 };
 use tempfile::TempDir;
 
@@ -169,6 +169,28 @@ impl World {
         }
         world.image = image;
         Some(world)
+    }
+
+    /// Makes it with an image of its own whose settings are changed.
+    pub fn with_settings(who: Who, change: impl FnOnce(&mut Settings)) -> Option<Self> {
+        let mut world = Self::new(who)?;
+        let image = world.path("own/app.flatimage");
+        fs::copy(&world.image, &image).unwrap();
+        let mut edit = ImageEdit::open(&image).unwrap();
+        let mut settings = edit.settings().unwrap();
+        change(&mut settings);
+        edit.set_settings(&settings).unwrap();
+        drop(edit);
+        world.image = image;
+        Some(world)
+    }
+
+    /// Changes the settings of an image made by [`with_settings`](Self::with_settings).
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        let mut edit = ImageEdit::open(&self.image).unwrap();
+        let mut settings = edit.settings().unwrap();
+        change(&mut settings);
+        edit.set_settings(&settings).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -258,3 +258,64 @@ fn everything_that_was_written_is_shown() {
         assert!(text.contains("\r\n49999\r\n50000\r\nlast\r\n"));
     });
 }
+
+/// A program inside that pretends keys (TIOCSTI) reaches its own terminal at most; `perl` starts a perl inside.
+pub fn nothing_is_typed_outside(perl: &str) {
+    for_each_user(|world| {
+        let screen = Screen::new();
+        let script = format!(
+            r#"{perl} -e '
+                for my $name ("/dev/tty", "/dev/stdin", "/dev/pts/0") {{
+                    open(my $t, "+<", $name) or next;
+                    my $done = 0;
+                    for my $key (split //, "typed outside\n") {{ $done++ if ioctl($t, 0x5412, $key); }}
+                    print "$name $done\n";
+                }}
+                print "end of typing\n"'"#
+        );
+        ends_with(run(world, &screen, &script), 0);
+        screen.wait_for("end of typing");
+        println!("{}", screen.text());
+        // Whoever reads the caller's terminal next gets nothing.
+        assert_eq!(rustix::io::ioctl_fionread(&screen.slave).unwrap(), 0);
+        screen.close();
+    });
+}
+
+#[test]
+fn a_session_in_a_running_instance_has_a_terminal_of_its_own() {
+    for_each_user(|world| {
+        let instance = world.start("echo ready; exec sleep 1000");
+        let enter = |script: &str| world.command(&["fim-instance", "exec", "0", "sh", "-c", script]);
+        let screen = Screen::new();
+        let before = screen.modes();
+        let child = screen.start(&enter(
+            "tty; stty size; echo ready; trap 'stty size; exit 6' WINCH; while :; do usleep 10000; done",
+        ));
+        screen.wait_for("ready");
+        assert!(screen.text().contains("/dev/pts/0\r\n33 111\r\n"), "{:?}", screen.text());
+        set_size(screen.master.as_fd(), 50, 200).unwrap();
+        ends_with(child, 6);
+        screen.wait_for("50 200");
+        assert_eq!(screen.modes(), before);
+        // Ctrl-C ends the program, and only that.
+        let child = screen.start(&enter("echo again; exec sleep 60"));
+        screen.wait_for("again");
+        screen.type_in("\x03");
+        ends_with(child, 130);
+        // A terminal that is closed ends the session.
+        let script = "trap 'touch /hung-up; exit' HUP; echo third; while :; do usleep 10000; done";
+        let mut child = screen.start(&enter(script));
+        screen.wait_for("third");
+        screen.close();
+        child.wait().unwrap();
+        crate::support::eventually("the program is hung up", || {
+            match enter("test -e /hung-up").status().unwrap().success() {
+                true => Ok(()),
+                false => Err("not yet".to_owned()),
+            }
+        });
+        instance.signal(fim::sys::signal::Signal::SIGTERM);
+        assert_eq!(instance.end().0, 143);
+    });
+}

@@ -1,12 +1,15 @@
 //! `fim archive`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::making::{self, Arrangement, Compression};
+use super::{
+    care::{self, Care},
+    making::{self, Compression},
+};
 use crate::{
-    cli::{Failure, Outcome},
+    cli::Outcome,
     runtime::{create::Report, host::Host, layer},
 };
 
@@ -34,12 +37,12 @@ pub struct MakeArgs {
     directory: PathBuf,
     /// The archive.
     file: PathBuf,
-    /// How hard to compress.
+    /// How it is made.
     #[command(flatten)]
     compression: Compression,
-    /// Which files lie together.
+    /// How carefully to go about it.
     #[command(flatten)]
-    arrangement: Arrangement,
+    care: Care,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -52,16 +55,16 @@ pub struct MakeArgs {
 /// The directory cannot be read, or the file not be written; nothing is there under its name then.
 pub fn run(args: &ArchiveArgs, report: &dyn Report) -> Outcome {
     match &args.action {
-        ArchiveAction::Create(make) => create(make, report)?,
+        ArchiveAction::Create(make) => create(make, report),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Archives a directory and says what was made.
-pub(super) fn create(args: &MakeArgs, report: &dyn Report) -> Result<(), Failure> {
+pub(super) fn create(args: &MakeArgs, report: &dyn Report) -> Outcome {
     let (mut options, _) = args.compression.options(&Host::read()?)?;
-    options.order = args.arrangement.order()?;
-    let made = layer::create(&args.directory, &args.file, &options, report)?;
+    options.unreadable = args.care.unreadable();
+    let made = layer::create(&args.directory, &args.file, &options, args.care.depth(), report)?;
     report.done();
-    making::tell(&args.file, made.summary.bytes_out, &made.summary, made.time, args.json)
+    making::tell(&args.file, made.summary.bytes_out, &made.summary, made.time, args.json)?;
+    Ok(care::status(&made.summary))
 }

@@ -1,13 +1,13 @@
 //! `fim create`.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::making::{self, Arrangement, Compression};
+use super::{
+    care::{self, Care},
+    making::{self, Compression},
+};
 use crate::{
     cli::Outcome,
     runtime::{
@@ -43,12 +43,12 @@ pub struct CreateArgs {
     /// Makes the image without bubblewrap, bash and busybox of its own.
     #[arg(long)]
     no_tools: bool,
-    /// How hard to compress.
+    /// How it is made.
     #[command(flatten)]
     compression: Compression,
-    /// Which files lie together.
+    /// How carefully to go about it.
     #[command(flatten)]
-    arrangement: Arrangement,
+    care: Care,
     /// Prints the result as JSON.
     #[arg(long)]
     json: bool,
@@ -61,7 +61,7 @@ pub struct CreateArgs {
 /// The source cannot be read, or the image not be written; nothing is there under its name then.
 pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
     let (mut options, created) = args.compression.options(&Host::read()?)?;
-    options.order = args.arrangement.order()?;
+    options.unreadable = args.care.unreadable();
     let from = From::parse(&args.from, args.include.clone(), args.mirror.clone())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&from));
     let tool_roots = if args.no_tools {
@@ -69,11 +69,11 @@ pub fn run(args: &CreateArgs, report: &dyn Report) -> Outcome {
     } else {
         args.tools.iter().cloned().chain([PathBuf::from("/")]).collect()
     };
-    let plan = CreatePlan { from, output, options, tool_roots, created };
+    let plan = CreatePlan { from, output, options, depth: args.care.depth(), tool_roots, created };
     let made = create::create(&plan, report)?;
     report.done();
     making::tell(&plan.output, made.length, &made.summary, made.time, args.json)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(care::status(&made.summary))
 }
 
 /// `NAME.flatimage` in the current directory.

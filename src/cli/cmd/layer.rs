@@ -173,7 +173,7 @@ pub enum CommitTarget {
 /// A layer is damaged, or the image cannot be read or changed; it is then as it was.
 pub fn run(args: &LayerArgs, report: &dyn Report) -> Outcome {
     match &args.action {
-        LayerAction::Create(make) => archive::create(make, report)?,
+        LayerAction::Create(make) => return archive::create(make, report),
         LayerAction::Add { file, message } => {
             let created = making::created()?;
             let mut watch = making::copying(report, "adding the layer");

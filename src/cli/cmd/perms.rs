@@ -10,7 +10,9 @@ use crate::cli::Outcome;
 /// What programs in an image may reach.
 ///
 /// Words: all strict audio `dbus_system` `dbus_user` dev gpu home host input media network optical portal shm udev usb
-/// wayland xorg. None is stored in a new image.
+/// wayland xorg. None is stored in a new image. `strict` takes away what programs have without any: the network, and the
+/// view of the host. `fim exec IMAGE --dry-run` shows what each of them gives here; `~/.config/fim/policy.json` can take
+/// them away.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: fim perms app.flatimage add home,network,wayland")]
 pub struct PermsArgs {

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
 
-use super::exec::launch;
+use super::exec::{RunOptions, launch};
 use crate::{cli::Outcome, runtime::plan::Command, sandbox::Role};
 
 /// Runs a program of an image as root.
@@ -13,11 +13,16 @@ use crate::{cli::Outcome, runtime::plan::Command, sandbox::Role};
 pub struct RootArgs {
     /// The image.
     pub image: PathBuf,
-    /// Writes to FILE which files are read, as `fim-exec --record` does.
-    #[arg(long, value_name = "FILE")]
-    pub record: Option<PathBuf>,
+    /// How it is run.
+    #[command(flatten)]
+    pub options: RunOptions,
     /// The program, by name or path, and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "PROG [ARG]")]
+    #[arg(
+        required_unless_present = "dry_run",
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROG [ARG]"
+    )]
     pub command: Vec<OsString>,
 }
 
@@ -27,5 +32,5 @@ pub struct RootArgs {
 ///
 /// What the engine could not do; the program's own failures are exit statuses.
 pub fn run(args: RootArgs) -> Outcome {
-    launch(args.image, Command::Given(args.command), Role::Root, args.record.as_deref())
+    launch(args.image, Command::Given(args.command), Role::Root, &args.options)
 }

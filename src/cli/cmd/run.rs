@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
 
-use super::exec::launch;
+use super::exec::{RunOptions, launch};
 use crate::{cli::Outcome, runtime::plan::Command, sandbox::Role};
 
 /// Runs the boot command of an image.
@@ -24,5 +24,5 @@ pub struct RunArgs {
 ///
 /// What the engine could not do; the program's own failures are exit statuses.
 pub fn run(args: RunArgs) -> Outcome {
-    launch(args.image, Command::Boot(args.arguments), Role::User, None)
+    launch(args.image, Command::Boot(args.arguments), Role::User, &RunOptions::default())
 }

@@ -1,4 +1,4 @@
-//! Decoder of FSST, by which names and symlink targets are compressed one by one.
+//! Decoder of FSST, by which names and symlink targets are compressed one by one. (The encoder: `fsst_encoder`.)
 //!
 //! Each byte of a compressed string stands for a symbol of 1 to 8 bytes; 0xff stands for the byte that follows it.
 //! The symbol table:
@@ -23,18 +23,18 @@ use crate::dwarfs::Error;
 /// A decoded string; names fit without an allocation.
 pub type Text = SmallVec<[u8; 256]>;
 
-const VERSION: u32 = 20_190_218;
+pub(super) const VERSION: u32 = 20_190_218;
 const VERSION_AT: usize = 4;
 const FLAGS_AT: usize = 8;
 const HISTOGRAM_AT: usize = 9;
-const SYMBOLS_AT: usize = 17;
+pub(super) const SYMBOLS_AT: usize = 17;
 
 /// The code that announces a byte as it is.
-const ESCAPE: u8 = 255;
+pub(super) const ESCAPE: u8 = 255;
 /// Longest symbol in bytes.
-const MAX_SYMBOL_LEN: usize = 8;
+pub(super) const MAX_SYMBOL_LEN: usize = 8;
 /// Most symbols that codes can name.
-const MAX_SYMBOLS: usize = 255;
+pub(super) const MAX_SYMBOLS: usize = 255;
 
 /// A symbol table.
 #[derive(Clone, Debug)]

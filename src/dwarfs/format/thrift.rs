@@ -340,6 +340,11 @@ impl Writer {
         self.bytes.push(0);
     }
 
+    /// Writes a byte.
+    pub fn byte(&mut self, value: u8) {
+        self.bytes.push(value);
+    }
+
     /// Writes an unsigned LEB128 integer.
     pub fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {

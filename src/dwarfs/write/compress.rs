@@ -15,8 +15,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     archive_writer::{ArchiveWriter, Sealed},
+    category::Category,
+    codec::{Codec, Compressor},
     error::WriteError,
-    options::Codec,
+    memory::SPARE_BUFFERS,
 };
 use crate::{
     dwarfs::format::section::{Compression, SectionHeader, SectionKind},
@@ -27,60 +29,20 @@ use crate::{
     },
 };
 
-/// Compresses payloads, one after the other, with one context.
-pub(super) struct Compressor {
-    codec: Option<zstd::bulk::Compressor<'static>>,
-    out: Vec<u8>,
-}
-
-impl Compressor {
-    pub(super) fn new(codec: Codec) -> Result<Self, WriteError> {
-        let codec = match codec {
-            Codec::None => None,
-            Codec::Zstd { level } => Some(
-                zstd::bulk::Compressor::new(level)
-                    .map_err(|error| WriteError::Compress { section: 0, reason: error.to_string() })?,
-            ),
-        };
-        Ok(Self { codec, out: Vec::new() })
-    }
-
-    /// Compresses a payload if that makes it smaller, and puts the header before it.
-    pub(super) fn seal<'a>(
-        &'a mut self,
-        number: u32,
-        kind: SectionKind,
-        payload: &'a [u8],
-    ) -> Result<Sealed<'a>, WriteError> {
-        let mut stored = (Compression::None, payload);
-        if let Some(codec) = &mut self.codec {
-            self.out.clear();
-            self.out.reserve(zstd::zstd_safe::compress_bound(payload.len()));
-            codec
-                .compress_to_buffer(payload, &mut self.out)
-                .map_err(|error| WriteError::Compress { section: number, reason: error.to_string() })?;
-            if self.out.len() < payload.len() {
-                stored = (Compression::Zstd, &self.out);
-            }
-        }
-        let (compression, payload) = stored;
-        Ok(Sealed { header: SectionHeader::seal(number, kind, compression, payload), payload })
-    }
-}
-
 /// Where full blocks go, and empty buffers come from.
 pub(super) trait BlockSink {
     /// Returns a buffer of at least `len` bytes; whatever it holds is of no use. `None`: everything is coming to an
     /// end, because somebody else failed.
     fn buffer(&self, len: usize) -> Option<Vec<u8>>;
 
-    /// Takes block `number`, the first `len` bytes of a buffer.
-    fn block(&self, number: u32, buffer: Vec<u8>, len: usize);
+    /// Takes block `number`, the first `len` bytes of a buffer, which are of a category.
+    fn block(&self, number: u32, buffer: Vec<u8>, len: usize, category: Category);
 }
 
-/// Runs `produce` on a thread of its own, compresses the blocks that it makes on `threads` more, and writes them.
+/// Runs `produce` on a thread of its own, compresses the blocks that it makes on `threads` more, each with the codec
+/// of its category, and writes them.
 pub(super) fn run<T: Send>(
-    codec: Codec,
+    codec: impl Fn(Category) -> Codec + Sync,
     threads: usize,
     archive: &mut ArchiveWriter<'_>,
     produce: impl FnOnce(&dyn BlockSink) -> Result<T, WriteError> + Send,
@@ -92,7 +54,7 @@ pub(super) fn run<T: Send>(
             produce(&pipeline)
         })?;
         let workers: Result<Vec<_>, _> =
-            (0..threads).map(|_| spawn(scope, "compress", || pipeline.work(codec))).collect();
+            (0..threads).map(|_| spawn(scope, "compress", || pipeline.work(&codec))).collect();
         let written = match &workers {
             Ok(_) => pipeline.write(archive).inspect_err(|_| pipeline.close()),
             Err(_) => {
@@ -122,6 +84,7 @@ struct Job {
     number: u32,
     buffer: Vec<u8>,
     len: usize,
+    category: Category,
 }
 
 /// A block that can be written; its payload is in `compressed` or, if that is `None`, in the job's buffer.
@@ -141,7 +104,7 @@ struct Pipeline {
 impl Pipeline {
     fn new(threads: usize) -> Self {
         let free = Queue::default();
-        (0..threads + 2).for_each(|_| free.push(Vec::new()));
+        (0..threads + SPARE_BUFFERS).for_each(|_| free.push(Vec::new()));
         Self { free, jobs: Queue::default(), results: Queue::default(), workers: AtomicUsize::new(threads) }
     }
 
@@ -151,13 +114,17 @@ impl Pipeline {
         self.results.close();
     }
 
-    fn work(&self, codec: Codec) {
+    fn work(&self, codec: &dyn Fn(Category) -> Codec) {
         let _leaving = Leaving(self);
-        let mut compressor = match Compressor::new(codec) {
-            Ok(compressor) => compressor,
-            Err(error) => return self.results.push(Err(error)),
-        };
+        // Blocks come category by category: hardly ever another one is needed.
+        let mut current: Option<(Category, Compressor)> = None;
         while let Some(job) = self.jobs.pop() {
+            let kept = current.take().filter(|(category, _)| *category == job.category).map(|(_, kept)| kept);
+            let compressor = match kept.map_or_else(|| Compressor::new(codec(job.category)), Ok) {
+                Ok(compressor) => compressor,
+                Err(error) => return self.results.push(Err(error)),
+            };
+            let (_, compressor) = current.insert((job.category, compressor));
             let result = compressor
                 .seal(job.number, SectionKind::Block, job.buffer.get(..job.len).unwrap_or_default())
                 .map(|sealed| (sealed.header.compression != Compression::None, sealed.header));
@@ -195,8 +162,8 @@ impl BlockSink for Pipeline {
         Some(buffer)
     }
 
-    fn block(&self, number: u32, buffer: Vec<u8>, len: usize) {
-        self.jobs.push(Job { number, buffer, len });
+    fn block(&self, number: u32, buffer: Vec<u8>, len: usize, category: Category) {
+        self.jobs.push(Job { number, buffer, len, category });
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     error::WriteError,
+    faults::Faults,
     object::{Content, Device, FileContent, Object, Timestamp},
     progress::Progress,
     source::{Contents, Source},
@@ -68,8 +69,8 @@ impl DirSource {
 }
 
 impl Source for DirSource {
-    fn scan(&self, progress: &dyn Progress) -> Result<Tree, WriteError> {
-        let mut scanner = Scanner::new(self)?;
+    fn scan(&self, faults: &Faults<'_>, progress: &dyn Progress) -> Result<Tree, WriteError> {
+        let mut scanner = Scanner::new(self, faults)?;
         while let Some(directory) = scanner.queue.pop_front() {
             let found = scanner.scan_directory(directory)?;
             progress.files(found as u64);
@@ -150,6 +151,7 @@ fn may_have_holes(stat: &Stat) -> bool {
 /// The walk through a tree, breadth first.
 struct Scanner<'a> {
     source: &'a DirSource,
+    faults: &'a Faults<'a>,
     tree: Tree,
     queue: VecDeque<EntryId>,
     /// Objects that may be met again under another name.
@@ -159,7 +161,7 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    fn new(source: &'a DirSource) -> Result<Self, WriteError> {
+    fn new(source: &'a DirSource, faults: &'a Faults<'a>) -> Result<Self, WriteError> {
         let failed = |source| WriteError::Source { action: "read", path: b"".as_slice().into(), source };
         let mut reader = XattrReader::default();
         let root = scan::stat(source.root.as_fd()).map_err(failed)?;
@@ -168,6 +170,7 @@ impl<'a> Scanner<'a> {
         let kept = xattrs::normalise(&mut object, found);
         Ok(Self {
             source,
+            faults,
             tree: Tree::new(object, kept)?,
             queue: VecDeque::from([EntryId::ROOT]),
             linked: HashMap::new(),
@@ -181,9 +184,18 @@ impl<'a> Scanner<'a> {
         let path = self.tree.path(id);
         let failed =
             |action, path: Vec<u8>| move |source| WriteError::Source { action, path: path.into(), source };
-        let directory = scan::open_beneath(self.source.root.as_fd(), &path, Kind::Directory)
-            .map_err(failed("open", path.clone()))?;
-        let mut names = scan::list(directory.as_fd()).map_err(failed("list", path.clone()))?;
+        let open = || {
+            let directory = scan::open_beneath(self.source.root.as_fd(), &path, Kind::Directory)
+                .map_err(failed("open", path.clone()))?;
+            let names = scan::list(directory.as_fd()).map_err(failed("list", path.clone()))?;
+            Ok((directory, names))
+        };
+        let (directory, mut names) = match open() {
+            Ok(opened) => opened,
+            // Without the root there is nothing to archive.
+            Err(error) if id == EntryId::ROOT => return Err(error),
+            Err(error) => return self.faults.leave_out(error).map(|()| 0),
+        };
         names.sort_unstable();
 
         let mut children = Vec::with_capacity(names.len());
@@ -193,8 +205,15 @@ impl<'a> Scanner<'a> {
             if self.source.skipped.contains(&child_path) {
                 continue;
             }
-            let found = self.look(directory.as_fd(), &name).map_err(failed("read", child_path))?;
-            let Some(Found { stat, object, is_entered }) = found else { continue };
+            let found = match self.look(directory.as_fd(), &name) {
+                Ok(Some(found)) => found,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.faults.leave_out(failed("read", child_path)(error))?;
+                    continue;
+                }
+            };
+            let Found { stat, object, is_entered } = found;
             let id = match object {
                 Seen::Before(id) => id,
                 Seen::First(object, xattrs) => self.tree.add_object(object, xattrs)?,

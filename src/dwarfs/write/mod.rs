@@ -1,9 +1,9 @@
 //! Makes archives.
 //!
 //! ```text
-//! Source -> scan -> order -> dedup -> segment -> compress -> ArchiveWriter -> output
-//!             |                          |                        ^
-//!             +--- tree ---> build <-----+--- schema, metadata ---+
+//! Source -> scan -> order -> inspect -> dedup -> similar -> segment -> compress -> ArchiveWriter -> output
+//!             |                                                |                        ^
+//!             +--- tree --------> build <----------------------+--- schema, metadata ---+
 //! ```
 //!
 //! [`write_archive`] does all of it. A [`Source`] is a tree to be archived: a directory of the host ([`DirSource`]),
@@ -14,18 +14,26 @@
 
 mod archive_writer;
 mod build;
+mod category;
+mod codec;
 mod compress;
 mod dedup;
 mod dir_source;
 mod error;
+mod faults;
+mod inspect;
+mod level;
+mod memory;
 mod object;
 mod options;
 mod order;
 mod progress;
 mod publish;
 mod read;
+mod sample;
 mod scan;
 mod segment;
+mod similar;
 mod source;
 mod tar_source;
 mod tree;
@@ -37,12 +45,17 @@ mod tests;
 use std::io::Write;
 
 use archive_writer::ArchiveWriter;
-use compress::Compressor;
+use codec::Compressor;
 
+pub use category::Categorizer;
+pub use codec::{Bcj, Codec, CodecTextError, Lzma, Machine, Padding, Pcm};
 pub use dir_source::DirSource;
 pub use error::{PathText, TarProblem, WriteError};
+pub use faults::{Faults, Unreadable};
+pub use level::Level;
+pub use memory::least as least_memory;
 pub use object::{Content, Device, FileContent, Object, Timestamp};
-pub use options::{Codec, History, Level, Order, Packing, Segmentation, Times, WriteOptions};
+pub use options::{History, Order, Packing, Segmentation, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use source::{Contents, Source};
@@ -80,6 +93,8 @@ pub struct Summary {
     pub bytes_matched: u64,
     /// Size of the archive.
     pub bytes_out: u64,
+    /// What could not be read and is not in the archive.
+    pub left_out: u64,
 }
 
 /// Archives a tree. Everything is written to `output` in one go, from where it stands.
@@ -94,22 +109,37 @@ pub fn write_archive(
     progress: &dyn Progress,
 ) -> Result<Summary, WriteError> {
     options.check()?;
-    let threads = options.threads.get();
-    let (mut tree, files) = scan::scan(source, progress)?;
+    let threads = memory::threads(options)?;
+    let faults = Faults::new(options.unreadable, progress);
+    let (mut tree, files) = scan::scan(source, &faults, progress)?;
     let order = order::order(&tree, &options.order);
     let count = order.len() as u64;
-    let groups = dedup::group(&files, &mut tree, order, threads, progress)?;
+    let questions = inspect::Questions {
+        sketches: options.order == Order::Similarity,
+        categorizers: &options.categorizers,
+    };
+    let insights = inspect::inspect(&files, &mut tree, &order, questions, options.threads.get(), progress)?;
+    let (mut groups, sketches) = dedup::group(&tree, order, &insights);
+    drop(insights);
+    if questions.sketches {
+        groups = similar::arrange(groups, &sketches);
+    }
+    drop(sketches);
 
     let bytes =
         groups.iter().filter_map(|group| tree.object(group.first)?.file()).map(FileContent::data_len).sum();
     progress.begin(Phase::Compress, count, bytes);
     let mut archive = ArchiveWriter::new(output, progress);
     let cut = segment::Cut { block_size: options.block_size(), segmentation: options.segmentation() };
-    let segmented = compress::run(options.data, threads, &mut archive, |sink| {
-        segment::segment(&files, &mut tree, groups, cut, sink, progress)
-    })?;
+    let segmented = compress::run(
+        |category| options.codec(category),
+        threads,
+        &mut archive,
+        |sink| segment::segment(&files, &mut tree, category::apart(groups), cut, sink, progress),
+    )?;
 
     progress.begin(Phase::Finish, 0, 0);
+    let lost = tree.forget_lost();
     let frozen = build::build(&tree, &segmented, options)?;
     if frozen.metadata.len() as u64 > limits::MAX_METADATA_LEN {
         return Err(WriteError::TooMany { what: "bytes of metadata" });
@@ -125,7 +155,8 @@ pub fn write_archive(
         write(SectionKind::History, &encode_history(history, options.created))?;
     }
     let bytes_out = archive.finish()?;
-    Ok(summarise(&tree, &segmented, bytes_out))
+    let summary = Summary { bytes_out, left_out: faults.left_out(), ..Summary::default() };
+    Ok(summarise(&tree, &segmented, lost, summary))
 }
 
 fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
@@ -151,11 +182,11 @@ fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
     history::History { entries: vec![entry] }.encode()
 }
 
-fn summarise(tree: &Tree, segmented: &segment::Segmented, bytes_out: u64) -> Summary {
+fn summarise(tree: &Tree, segmented: &segment::Segmented, lost: usize, told: Summary) -> Summary {
     let (duplicates, bytes_matched) = (segment::duplicates(segmented), segmented.matched);
-    let mut summary = Summary { bytes_out, duplicates, bytes_matched, ..Summary::default() };
-    summary.hard_links = (tree.entries().len() - tree.objects().len()) as u64;
-    for object in tree.objects() {
+    let mut summary = Summary { duplicates, bytes_matched, ..told };
+    summary.hard_links = (tree.entries().len() + lost - tree.objects().len()) as u64;
+    for object in tree.object_ids().filter(|id| !tree.is_lost(*id)).filter_map(|id| tree.object(id)) {
         match &object.content {
             Content::Directory => summary.directories += 1,
             Content::Symlink(_) => summary.symlinks += 1,

@@ -1,5 +1,7 @@
 //! How the making of an archive tells how far it is.
 
+use super::error::WriteError;
+
 /// A part of the work; they follow each other in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
@@ -30,6 +32,11 @@ pub trait Progress: Sync {
         let _ = count;
     }
 
+    /// This could not be read and is left out.
+    fn left_out(&self, error: &WriteError) {
+        let _ = error;
+    }
+
     /// So many more bytes have been written to the archive.
     fn bytes_out(&self, count: u64) {
         let _ = count;
@@ -38,3 +45,9 @@ pub trait Progress: Sync {
 
 /// Nobody watches.
 impl Progress for () {}
+
+impl std::fmt::Debug for dyn Progress + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Progress")
+    }
+}

@@ -4,6 +4,7 @@ use std::io;
 
 use super::{
     error::WriteError,
+    faults::Faults,
     object::Object,
     source::{Contents, Source},
     tree::{ObjectId, Tree},
@@ -13,6 +14,7 @@ use super::{
 pub(super) struct Files<'a> {
     pub(super) source: &'a dyn Source,
     pub(super) sidecar: Option<(ObjectId, Vec<u8>)>,
+    pub(super) faults: &'a Faults<'a>,
 }
 
 impl Files<'_> {

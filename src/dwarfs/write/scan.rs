@@ -4,6 +4,7 @@ use std::io;
 
 use super::{
     error::WriteError,
+    faults::Faults,
     object::{Content, FileContent, Object},
     progress::{Phase, Progress},
     read::{Files, read_stable},
@@ -20,11 +21,12 @@ use crate::dwarfs::{
 /// Scans a source. The tree that is returned has the side car in it, if there is anything to carry.
 pub(super) fn scan<'a>(
     source: &'a dyn Source,
+    faults: &'a Faults<'a>,
     progress: &dyn Progress,
 ) -> Result<(Tree, Files<'a>), WriteError> {
     progress.begin(Phase::Scan, 0, 0);
-    let mut tree = source.scan(progress)?;
-    let mut files = Files { source, sidecar: None };
+    let mut tree = source.scan(faults, progress)?;
+    let mut files = Files { source, sidecar: None, faults };
     let old = tree.children(EntryId::ROOT).find(|id| tree.name(*id) == sidecar::FILE_NAME);
     let old = old.map(|id| tree.object_of(id));
     if let Some(old) = old {

@@ -2,15 +2,15 @@
 
 use std::io;
 
-use super::{error::WriteError, object::Object, progress::Progress, tree::Tree};
+use super::{error::WriteError, faults::Faults, object::Object, progress::Progress, tree::Tree};
 
 /// A tree of files that can be listed once and whose files can be read, from several threads at a time.
 pub trait Source: Sync {
-    /// Finds everything that is to be archived.
+    /// Finds everything that is to be archived. `faults` decides on what cannot be read.
     ///
     /// # Errors
-    /// Fails if anything cannot be read.
-    fn scan(&self, progress: &dyn Progress) -> Result<Tree, WriteError>;
+    /// Passes on what `faults` says, and fails if the source as a whole cannot be read.
+    fn scan(&self, faults: &Faults<'_>, progress: &dyn Progress) -> Result<Tree, WriteError>;
 
     /// Opens a file that [`scan`](Source::scan) found, as it is now. `path` is its first name.
     ///

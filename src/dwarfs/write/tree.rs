@@ -9,7 +9,10 @@
 //! objects  [ kind, owner, mode, times, what a file holds ]        xattrs: of the few that have some
 //! ```
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use super::{error::WriteError, object::Object};
 use crate::dwarfs::{format::sidecar::Xattrs, limits};
@@ -68,6 +71,8 @@ pub struct Tree {
     /// First entry of each object.
     first_names: Vec<EntryId>,
     xattrs: HashMap<ObjectId, Xattrs>,
+    /// Files that were found and cannot be read.
+    lost: HashSet<ObjectId>,
 }
 
 impl Tree {
@@ -90,6 +95,7 @@ impl Tree {
             objects: vec![root],
             first_names: vec![EntryId::ROOT],
             xattrs: HashMap::new(),
+            lost: HashSet::new(),
         };
         tree.set_xattrs(ObjectId::ROOT, xattrs);
         Ok(tree)
@@ -163,6 +169,41 @@ impl Tree {
             root.children = 1..end + 1;
         }
         Ok(object)
+    }
+
+    /// Gives a file up. It keeps its names until [`forget_lost`](Self::forget_lost).
+    pub(super) fn lose(&mut self, file: ObjectId) {
+        self.lost.insert(file);
+    }
+
+    /// Whether a file was given up.
+    pub(super) fn is_lost(&self, file: ObjectId) -> bool {
+        self.lost.contains(&file)
+    }
+
+    /// Takes the names of files away that were given up, and returns how many files these are. Numbers of entries
+    /// change, those of objects do not.
+    pub(super) fn forget_lost(&mut self) -> usize {
+        if self.lost.is_empty() {
+            return 0;
+        }
+        let mut kept = 0_u32;
+        let mut moved: Vec<u32> = Vec::with_capacity(self.entries.len() + 1);
+        for entry in &self.entries {
+            moved.push(kept);
+            kept += u32::from(!self.lost.contains(&entry.object));
+        }
+        moved.push(kept);
+        let place = |number: u32| moved.get(number as usize).copied().unwrap_or(kept);
+        self.entries.retain(|entry| !self.lost.contains(&entry.object));
+        for entry in &mut self.entries {
+            entry.parent = EntryId(place(entry.parent.0));
+            entry.children = place(entry.children.start)..place(entry.children.end);
+        }
+        for (first, object) in self.first_names.iter_mut().zip((0..).map(ObjectId)) {
+            *first = if self.lost.contains(&object) { NAMELESS } else { EntryId(place(first.0)) };
+        }
+        self.lost.len()
     }
 
     /// The entries, breadth first.

@@ -66,6 +66,7 @@ pub(super) struct Draft<'a> {
     table: LayerTable,
     settings: Settings,
     created: u64,
+    depth: Depth,
     end: u64,
 }
 
@@ -82,8 +83,8 @@ impl<'a> Draft<'a> {
         file.set_length(reserved.end()).map_err(CreateError::Program)?;
         let settings = Settings::new(ImageId::from_random(random().map_err(CreateError::Program)?));
         let end = reserved.end();
-        let (table, created) = (LayerTable::default(), plan.created);
-        Ok(Self { file, path: &plan.output, reserved, table, settings, created, end })
+        let (table, created, depth) = (LayerTable::default(), plan.created, plan.depth);
+        Ok(Self { file, path: &plan.output, reserved, table, settings, created, depth, end })
     }
 
     /// Archives a source behind what is there, and checks it.
@@ -111,14 +112,20 @@ impl<'a> Draft<'a> {
             })?;
             written
         };
-        self.enter(kind, message, offset)?;
+        self.enter(kind, message, offset, self.depth)?;
         Ok(summary)
     }
 
     /// Checks what was written at `offset`, and enters it in the table.
-    fn enter(&mut self, kind: ArchiveKind, message: &str, offset: u64) -> Result<(), CreateError> {
+    fn enter(
+        &mut self,
+        kind: ArchiveKind,
+        message: &str,
+        offset: u64,
+        depth: Depth,
+    ) -> Result<(), CreateError> {
         let place = Place::At { offset, len: None };
-        let found = verify_archive(self.file, self.path, place, Depth::Checksums, &mut |_, _| {})?;
+        let found = verify_archive(self.file, self.path, place, depth, &mut |_, _| {})?;
         self.end = offset.saturating_add(found.length);
         if kind == ArchiveKind::Base
             && let Some(distribution) = distribution(self.file, offset)
@@ -150,7 +157,8 @@ impl<'a> Draft<'a> {
         let offset = align_up(self.end);
         transfer::copy_range(source, from, self.file, offset, length, |count| progress.bytes_in(count))
             .map_err(|source| CreateError::Scratch { action: "write", path: self.path.to_owned(), source })?;
-        self.enter(kind, message, offset)
+        // Others have written it.
+        self.enter(kind, message, offset, Depth::Checksums)
     }
 
     /// The settings of the image.

@@ -29,7 +29,7 @@ use crate::{
         self, DirSource, Phase, Progress, PublishError, Source, Summary, TarLimits, TarSource, WriteError,
         WriteOptions,
     },
-    image::{ArchiveKind, ImageError, ImageFile, elf::ElfError, open_regular, twin::TwinError},
+    image::{ArchiveKind, Depth, ImageError, ImageFile, elf::ElfError, open_regular, twin::TwinError},
 };
 
 pub use debian::Debian;
@@ -58,6 +58,8 @@ pub struct CreatePlan {
     pub output: PathBuf,
     /// How the root is archived.
     pub options: WriteOptions,
+    /// How far the archives are looked at before the image gets its name.
+    pub depth: Depth,
     /// Where tools are looked for, the first place first; empty for an image without.
     pub tool_roots: Vec<PathBuf>,
     /// The time of making, in seconds since the epoch.

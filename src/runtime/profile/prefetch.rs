@@ -157,7 +157,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dwarfs::write::{Codec, DirSource, WriteOptions, write_archive},
+        dwarfs::write::{Codec, DirSource, Order, WriteOptions, write_archive},
         runtime::stack::{CachePlan, LayerSource, MountStack, ProfileSource, StackPlan},
     };
 
@@ -184,6 +184,7 @@ mod tests {
             block_size_bits: 16,
             segmentation: None,
             data,
+            order: Order::Path,
             threads,
             ..WriteOptions::default()
         };

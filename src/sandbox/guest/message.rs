@@ -5,12 +5,20 @@
 //!       <── Terminal (with its master end), if one is wanted ──
 //!       ── Proceed, when its size and modes are set ──>
 //!       ── Signal … ──>    <── Stopped … ──
-//!       <── NotStarted | Ended ──
+//!       <── NotStarted | Started, Ended ──
 //! ```
+//!
+//! Whoever wants a program in what runs already says `Enter` instead of `Start` to a session of its own; the rest is the
+//! same.
 //!
 //! Programs inside may be of the same user as process 1: the front believes nothing that comes from there.
 
-use std::{collections::BTreeMap, ffi::OsString, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::PathBuf,
+};
 
 use crate::{
     instance::wire::{Reader, WireError, Writer},
@@ -22,7 +30,7 @@ use crate::{
 };
 
 /// Version of these messages. Both ends are the same file, so another one means another build got in between.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Largest message to process 1, in bytes: more than the kernel takes as arguments and environment (6 MiB).
 pub const GUEST_LIMIT: usize = 8 << 20;
 /// Largest message from process 1, in bytes.
@@ -39,6 +47,25 @@ pub struct Start {
     pub directories: Vec<PathBuf>,
     /// stdin, stdout and stderr; none stands for the terminal that process 1 opens.
     pub stdio: [Option<OwnedFd>; 3],
+    /// Where requests of others come in, as a path inside; empty where none do.
+    pub portal: PathBuf,
+}
+
+/// What to run in what runs already.
+#[derive(Debug)]
+pub struct Enter {
+    /// Arguments, name first.
+    pub arguments: Vec<OsString>,
+    /// Variables that are set over those of the instance.
+    pub environment: BTreeMap<OsString, OsString>,
+    /// Directories to start in: the first that is there.
+    pub directories: Vec<PathBuf>,
+    /// As whom, by name or number; empty: as the instance.
+    pub user: OsString,
+    /// Whether the program goes on without whoever asked.
+    pub is_detached: bool,
+    /// stdin, stdout and stderr; none stands for the terminal that the session opens.
+    pub stdio: [Option<OwnedFd>; 3],
 }
 
 /// From the front to process 1.
@@ -50,6 +77,8 @@ pub enum ToGuest {
     Proceed,
     /// For the program's process group.
     Signal(Signal),
+    /// What to run in what runs already; the first message to a session, and once.
+    Enter(Enter),
 }
 
 /// From process 1 to the front.
@@ -63,6 +92,8 @@ pub enum FromGuest {
     NotStarted(i32),
     /// The program has ended.
     Ended(Ended),
+    /// The program runs, and has this number inside.
+    Started(i32),
 }
 
 impl ToGuest {
@@ -76,10 +107,17 @@ impl ToGuest {
                 writer.list(start.environment.keys().map(OsString::as_os_str));
                 writer.list(start.environment.values().map(OsString::as_os_str));
                 writer.list(start.directories.iter().map(|path| path.as_os_str()));
-                for slot in &start.stdio {
-                    writer.u8(u8::from(slot.is_some()));
-                }
-                (writer.finish(), start.stdio.iter().flatten().collect())
+                writer.bytes(start.portal.as_os_str().as_bytes());
+                (encode_stdio(&mut writer, &start.stdio), start.stdio.iter().flatten().collect())
+            }
+            Self::Enter(enter) => {
+                let mut writer = Writer::new(VERSION, 3);
+                writer.list(enter.arguments.iter().map(OsString::as_os_str));
+                writer.list(enter.environment.keys().map(OsString::as_os_str));
+                writer.list(enter.environment.values().map(OsString::as_os_str));
+                writer.list(enter.directories.iter().map(|path| path.as_os_str()));
+                writer.bytes(enter.user.as_bytes()).u8(u8::from(enter.is_detached));
+                (encode_stdio(&mut writer, &enter.stdio), enter.stdio.iter().flatten().collect())
             }
             Self::Proceed => (Writer::new(VERSION, 1).finish(), Vec::new()),
             Self::Signal(signal) => {
@@ -97,19 +135,19 @@ impl ToGuest {
         let (kind, mut reader) = Reader::new(&frame.payload, VERSION)?;
         let mut fds = frame.fds.into_iter();
         let message = match kind {
-            0 => {
+            0 | 3 => {
                 let arguments = reader.list()?;
-                let names = reader.list()?;
-                let values = reader.list()?;
+                let environment = reader.list()?.into_iter().zip(reader.list()?).collect();
                 let directories = reader.list()?.into_iter().map(PathBuf::from).collect();
-                let mut stdio = [None, None, None];
-                for slot in &mut stdio {
-                    if reader.u8()? != 0 {
-                        *slot = Some(fds.next().ok_or(WireError::Descriptors { found: 0, expected: 1 })?);
-                    }
+                if kind == 0 {
+                    let portal = reader.os_string()?.into();
+                    let stdio = decode_stdio(&mut reader, &mut fds)?;
+                    Self::Start(Start { arguments, environment, directories, stdio, portal })
+                } else {
+                    let (user, is_detached) = (reader.os_string()?, reader.u8()? != 0);
+                    let stdio = decode_stdio(&mut reader, &mut fds)?;
+                    Self::Enter(Enter { arguments, environment, directories, user, is_detached, stdio })
                 }
-                let environment = names.into_iter().zip(values).collect();
-                Self::Start(Start { arguments, environment, directories, stdio })
             }
             1 => Self::Proceed,
             2 => Self::Signal(known_signal(reader.u8()?)?),
@@ -133,6 +171,9 @@ impl FromGuest {
             }
             Self::Ended(Ended::Exited(status)) => (Writer::new(VERSION, 3).u8(*status).finish(), None),
             Self::Ended(Ended::Killed(signal)) => (Writer::new(VERSION, 4).u8(*signal).finish(), None),
+            Self::Started(pid) => {
+                (Writer::new(VERSION, 5).u32(u32::try_from(*pid).unwrap_or(0)).finish(), None)
+            }
         }
     }
 
@@ -156,12 +197,33 @@ impl FromGuest {
             }
             3 => Self::Ended(Ended::Exited(reader.u8()?)),
             4 => Self::Ended(Ended::Killed(signal::number(known_signal(reader.u8()?)?))),
+            5 => Self::Started(i32::try_from(reader.u32()?).unwrap_or(0)),
             value => return Err(unknown("message", value)),
         };
         reader.finish()?;
         all_used(fds.len())?;
         Ok(message)
     }
+}
+
+fn encode_stdio(writer: &mut Writer, stdio: &[Option<OwnedFd>; 3]) -> Vec<u8> {
+    for slot in stdio {
+        writer.u8(u8::from(slot.is_some()));
+    }
+    writer.finish()
+}
+
+fn decode_stdio(
+    reader: &mut Reader<'_>,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<[Option<OwnedFd>; 3], WireError> {
+    let mut stdio = [None, None, None];
+    for slot in &mut stdio {
+        if reader.u8()? != 0 {
+            *slot = Some(fds.next().ok_or(WireError::Descriptors { found: 0, expected: 1 })?);
+        }
+    }
+    Ok(stdio)
 }
 
 fn known_signal(number: u8) -> Result<Signal, WireError> {
@@ -188,6 +250,7 @@ mod tests {
             environment: [("K".into(), "V".into())].into(),
             directories: vec!["/x".into()],
             stdio: [None, Some(null), None],
+            portal: "/p".into(),
         });
         let (payload, fds) = start.encode();
         let fds = fds.into_iter().map(|fd| fd.try_clone().unwrap()).collect();
@@ -198,8 +261,30 @@ mod tests {
     }
 
     #[test]
+    fn a_request_comes_back() {
+        let enter = ToGuest::Enter(Enter {
+            arguments: vec!["a".into()],
+            environment: [("K".into(), "V".into())].into(),
+            directories: vec!["/x".into()],
+            user: "root".into(),
+            is_detached: true,
+            stdio: [None, None, None],
+        });
+        let (payload, fds) = enter.encode();
+        assert!(fds.is_empty());
+        let ToGuest::Enter(back) = ToGuest::decode(Frame { payload, fds: vec![] }).unwrap() else { panic!() };
+        assert_eq!((back.user.to_str(), back.is_detached), (Some("root"), true));
+        assert_eq!(back.environment[std::ffi::OsStr::new("K")], "V");
+    }
+
+    #[test]
     fn reports_come_back() {
-        for report in [FromGuest::NotStarted(2), FromGuest::Stopped, FromGuest::Ended(Ended::Killed(9))] {
+        for report in [
+            FromGuest::Started(77),
+            FromGuest::NotStarted(2),
+            FromGuest::Stopped,
+            FromGuest::Ended(Ended::Killed(9)),
+        ] {
             let payload = report.encode().0;
             let back = FromGuest::decode(Frame { payload: payload.clone(), fds: vec![] }).unwrap();
             assert_eq!(back.encode().0, payload);

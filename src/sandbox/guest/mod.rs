@@ -4,9 +4,16 @@
 //! terminal, starts the program in a process group of its own, passes signals on, reaps, and reports how the program
 //! ended.
 
+//! Further programs are started by sessions, children that it forks at the request of somebody outside (`fim-instance
+//! exec`): process 1 itself reads who asks.
+
 mod init;
+mod line;
 mod message;
 mod program;
+mod session;
+mod user;
 
 pub use init::run;
-pub use message::{FromGuest, GUEST_LIMIT, HOST_LIMIT, Start, ToGuest};
+pub use message::{Enter, FromGuest, GUEST_LIMIT, HOST_LIMIT, Start, ToGuest};
+pub use session::serve;

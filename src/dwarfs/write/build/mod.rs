@@ -12,13 +12,17 @@
 
 mod chunks;
 mod inodes;
+mod strings;
 mod tables;
 
 use chunks::Chunks;
 use inodes::Inodes;
+use strings::StringTable;
 use tables::{Directories, InodeRows, Map, Owners, Strings, Table, TimeBase};
 
 use super::{
+    category::Category,
+    codec::Codec,
     error::WriteError,
     object::Content,
     options::{Packing, Times, WriteOptions},
@@ -29,7 +33,7 @@ use crate::dwarfs::format::{
     freeze::{Frozen, List, Value, freeze},
     metadata::{
         DEFAULT_MIN_CHUNK_COUNT, FEATURE_SPARSE_FILES, chunk, dir_entry, directory, options as option, root,
-        size_cache, string_table,
+        size_cache,
     },
 };
 
@@ -55,9 +59,12 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
         differences(directories.directories.iter_mut().map(|[_, first, _]| first));
         directories.directories.iter_mut().for_each(|[parent, _, own]| (*parent, *own) = (0, 0));
     }
+    // A codec finds in plain strings what symbols hide from it.
+    let packing = Packing { symbols: packing.symbols && options.metadata == Codec::None, ..packing };
     let names = StringTable::new(&strings.names, packing)?;
     let targets = StringTable::new(&strings.targets, packing)?;
     let devices: Vec<u64> = devices(tree, &inodes);
+    let categories = Categories::new(&files.categories);
     let features = [FEATURE_SPARSE_FILES.as_bytes().to_vec()];
 
     let chunk_rows = Table { fields: [chunk::BLOCK, chunk::OFFSET, chunk::SIZE], rows: &chunks.chunks };
@@ -108,6 +115,10 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
         root::LARGE_HOLE_SIZE,
         Value::List(List::U64(&chunks.large_holes)),
     );
+    if let Some(categories) = &categories {
+        fields.set(root::CATEGORY_NAMES, Value::List(List::Strings(&categories.names)).some());
+        fields.set(root::BLOCK_CATEGORIES, Value::List(List::U32(&categories.of_blocks)).some());
+    }
     fields.some_if(
         !chunks.sizes.is_empty(),
         root::REG_FILE_SIZE_CACHE,
@@ -134,6 +145,28 @@ impl<'a> Fields<'a> {
         if is_used {
             self.set(id, value.some());
         }
+    }
+}
+
+/// The tables that say of which category each block is.
+struct Categories {
+    names: Vec<Vec<u8>>,
+    /// By block: the place of its category among the names.
+    of_blocks: Vec<u32>,
+}
+
+impl Categories {
+    /// Nothing, where all blocks are of the usual one.
+    fn new(of_blocks: &[Category]) -> Option<Self> {
+        if of_blocks.iter().all(|category| *category == Category::default()) {
+            return None;
+        }
+        let used: Vec<Category> =
+            Category::ALL.into_iter().filter(|category| of_blocks.contains(category)).collect();
+        let number = |category: &Category| (0_u32..).zip(&used).find(|(_, used)| *used == category);
+        let of_blocks = of_blocks.iter().filter_map(number).map(|(number, _)| number).collect();
+        let names = used.iter().map(|category| category.name().as_bytes().to_vec()).collect();
+        Some(Self { names, of_blocks })
     }
 }
 
@@ -187,37 +220,6 @@ impl Totals {
             totals.hard_links = totals.hard_links.saturating_add(size.saturating_mul(u64::from(more_links)));
         }
         totals
-    }
-}
-
-/// Strings one after the other, with where each begins and the last one ends, or with their lengths.
-struct StringTable {
-    buffer: Vec<u8>,
-    index: Vec<u32>,
-    is_packed: bool,
-}
-
-impl StringTable {
-    fn new(strings: &[Vec<u8>], packing: Packing) -> Result<Self, WriteError> {
-        let too_many = |_| WriteError::TooMany { what: "bytes of names" };
-        let mut table = Self { buffer: Vec::new(), index: vec![0], is_packed: packing.string_index };
-        for string in strings {
-            table.buffer.extend_from_slice(string);
-            table.index.push(u32::try_from(table.buffer.len()).map_err(too_many)?);
-        }
-        if table.is_packed {
-            differences(table.index.iter_mut());
-            table.index.remove(0);
-        }
-        Ok(table)
-    }
-
-    fn value(&self) -> Value<'_> {
-        Value::Struct(vec![
-            (string_table::BUFFER, Value::Bytes(&self.buffer)),
-            (string_table::INDEX, Value::List(List::U32(&self.index))),
-            (string_table::PACKED_INDEX, Value::Bool(self.is_packed)),
-        ])
     }
 }
 

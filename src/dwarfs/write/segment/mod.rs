@@ -18,6 +18,7 @@ mod scanner;
 use std::{collections::VecDeque, io};
 
 use super::{
+    category::Category,
     compress::BlockSink,
     dedup::Group,
     error::WriteError,
@@ -56,6 +57,8 @@ pub(super) struct Segmented {
     pub(super) files: Vec<Packed>,
     pub(super) pieces: Vec<Piece>,
     pub(super) blocks: u32,
+    /// Of which category each block is.
+    pub(super) categories: Vec<Category>,
     /// Bytes that were found again in a block.
     pub(super) matched: u64,
 }
@@ -69,48 +72,33 @@ pub(super) struct Cut {
     pub(super) segmentation: Option<Segmentation>,
 }
 
-/// Reads all files and hands full blocks to `sink`. Files that have changed since they were scanned are brought up
+/// Reads all files, of one category after the other, and hands full blocks to `sink`. Files that have changed since they were scanned are brought up
 /// to date in the tree, and leave their group.
 pub(super) fn segment(
     files: &Files<'_>,
     tree: &mut Tree,
-    groups: Vec<Group>,
+    streams: Vec<(Category, Vec<Group>)>,
     cut: Cut,
     sink: &dyn BlockSink,
     progress: &dyn Progress,
 ) -> Result<Segmented, WriteError> {
     let mut segmenter = Segmenter {
-        scanner: cut.segmentation.map(|segmentation| Scanner::new(cut.block_size, segmentation)),
+        scanner: None,
         progress,
         blocks: Blocks::new(sink, cut.block_size),
         out: Segmented::default(),
     };
-    let mut queue = VecDeque::from(groups);
-    while let Some(Group { first, mut others }) = queue.pop_front() {
-        let start = segmenter.out.pieces.len();
-        let (pieces, newer) = read_stable(files, tree, first, |contents, object| {
-            segmenter.out.pieces.truncate(start);
-            let is_whole = segmenter.add_file(contents, object)?;
-            Ok(is_whole.then_some(start..segmenter.out.pieces.len()))
-        })?;
-        if let (Some(newer), Some(object)) = (newer, tree.object_mut(first)) {
-            *object = newer;
-            if !others.is_empty() {
-                let second = others.remove(0);
-                queue.push_front(Group { first: second, others: std::mem::take(&mut others) });
-            }
-        }
-        progress.files(1 + others.len() as u64);
-        segmenter.out.files.push(Packed { group: Group { first, others }, pieces });
-        if segmenter.blocks.is_aborted {
-            break;
-        }
+    for (category, groups) in streams {
+        // What blocks of another category hold is not looked for: nobody shall need both for one file.
+        segmenter.scanner = cut.segmentation.map(|segmentation| Scanner::new(cut.block_size, segmentation));
+        segmenter.blocks.category = category;
+        segmenter.add_groups(files, tree, groups)?;
+        segmenter.blocks.flush()?;
+        segmenter.out.categories.resize(segmenter.blocks.number as usize, category);
     }
-    segmenter.blocks.flush()?;
     segmenter.out.blocks = segmenter.blocks.number;
     Ok(segmenter.out)
 }
-
 /// The blocks as they are filled.
 struct Blocks<'a> {
     sink: &'a dyn BlockSink,
@@ -119,13 +107,22 @@ struct Blocks<'a> {
     buffer: Option<Vec<u8>>,
     number: u32,
     fill: usize,
+    category: Category,
     /// Somebody else failed and takes no more blocks.
     is_aborted: bool,
 }
 
 impl<'a> Blocks<'a> {
     const fn new(sink: &'a dyn BlockSink, block_size: u32) -> Self {
-        Self { sink, block_size, buffer: None, number: 0, fill: 0, is_aborted: false }
+        Self {
+            sink,
+            block_size,
+            buffer: None,
+            number: 0,
+            fill: 0,
+            category: Category::Default,
+            is_aborted: false,
+        }
     }
 
     /// Room in the block that is being filled, at most `most` bytes. `None`: everything is coming to an end.
@@ -159,7 +156,7 @@ impl<'a> Blocks<'a> {
             return Ok(());
         }
         if let Some(buffer) = self.buffer.take() {
-            self.sink.block(self.number, buffer, self.fill);
+            self.sink.block(self.number, buffer, self.fill, self.category);
         }
         self.fill = 0;
         // The number behind the last block stands for holes.
@@ -176,6 +173,51 @@ struct Segmenter<'a> {
 }
 
 impl Segmenter<'_> {
+    /// Adds the files of one category.
+    fn add_groups(
+        &mut self,
+        files: &Files<'_>,
+        tree: &mut Tree,
+        groups: Vec<Group>,
+    ) -> Result<(), WriteError> {
+        let mut queue = VecDeque::from(groups);
+        while let Some(Group { first, mut others, category }) = queue.pop_front() {
+            let start = self.out.pieces.len();
+            let read = read_stable(files, tree, first, |contents, object| {
+                self.out.pieces.truncate(start);
+                let is_whole = self.add_file(contents, object)?;
+                Ok(is_whole.then_some(start..self.out.pieces.len()))
+            });
+            let is_left_out = read.is_err();
+            let (pieces, newer) = match read {
+                Ok(found) => found,
+                Err(error) => {
+                    files.faults.leave_out(error)?;
+                    tree.lose(first);
+                    self.out.pieces.truncate(start);
+                    (start..start, None)
+                }
+            };
+            // Whoever is not as the others any more leaves their group.
+            if (is_left_out || newer.is_some()) && !others.is_empty() {
+                let second = others.remove(0);
+                let others = std::mem::take(&mut others);
+                queue.push_front(Group { first: second, others, category });
+            }
+            if let (Some(newer), Some(object)) = (newer, tree.object_mut(first)) {
+                *object = newer;
+            }
+            self.progress.files(1 + others.len() as u64);
+            if !is_left_out {
+                self.out.files.push(Packed { group: Group { first, others, category }, pieces });
+            }
+            if self.blocks.is_aborted {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds a file; false if it ended early.
     fn add_file(&mut self, contents: &dyn Contents, object: &Object) -> io::Result<bool> {
         let Some(file) = object.file() else { return Ok(false) };

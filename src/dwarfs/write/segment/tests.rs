@@ -10,7 +10,7 @@ impl BlockSink for Kept {
         Some(vec![0xee; len])
     }
 
-    fn block(&self, number: u32, mut buffer: Vec<u8>, len: usize) {
+    fn block(&self, number: u32, mut buffer: Vec<u8>, len: usize, _category: Category) {
         let mut blocks = self.0.lock();
         assert_eq!(number as usize, blocks.len());
         buffer.truncate(len);

@@ -27,6 +27,7 @@ use tree_builder::TreeBuilder;
 
 use super::{
     error::{PathText, TarProblem, WriteError},
+    faults::Faults,
     object::Object,
     progress::Progress,
     source::{Contents, Source},
@@ -142,7 +143,7 @@ impl Packing {
 }
 
 impl Source for TarSource {
-    fn scan(&self, progress: &dyn Progress) -> Result<Tree, WriteError> {
+    fn scan(&self, _faults: &Faults<'_>, progress: &dyn Progress) -> Result<Tree, WriteError> {
         let mut members = Members::new(&self.file);
         let mut tree = TreeBuilder::new();
         while let Some(member) = members.next_member()? {

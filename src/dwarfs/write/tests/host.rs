@@ -10,11 +10,11 @@ use nix::sys::stat::Mode;
 
 use crate::dwarfs::{
     format::sidecar::Xattrs,
-    write::{Content, DirSource, Object, Source as _, Tree, WriteError},
+    write::{Content, DirSource, Faults, Object, Source as _, Tree, Unreadable, WriteError},
 };
 
 fn scan(source: &DirSource) -> Tree {
-    source.scan(&()).unwrap()
+    source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap()
 }
 
 fn paths(tree: &Tree) -> Vec<String> {
@@ -47,7 +47,7 @@ fn a_fifo_does_not_block_and_a_link_is_not_followed() {
     nix::unistd::mkfifo(&directory.path().join("fifo"), Mode::S_IRWXU).unwrap();
     symlink("/", directory.path().join("link")).unwrap();
     let source = DirSource::open(directory.path()).unwrap();
-    let tree = source.scan(&()).unwrap();
+    let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
     assert_eq!(paths(&tree), ["", "fifo", "link"]);
     assert_eq!(object(&tree, "link").0.content, Content::Symlink(b"/"[..].into()));
     let file = Object::new(Content::File(Default::default()), 0);
@@ -62,7 +62,7 @@ fn a_file_is_the_same_until_it_is_touched() {
     let path = directory.path().join("file");
     fs::write(&path, b"one").unwrap();
     let source = DirSource::open(directory.path()).unwrap();
-    let tree = source.scan(&()).unwrap();
+    let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
     let known = object(&tree, "file").0;
     let contents = source.open(b"file", known).unwrap();
     assert!(contents.is_unchanged(known).unwrap());
@@ -122,7 +122,7 @@ fn a_path_longer_than_one_call_takes_is_walked_in_parts() {
     let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
     rustix::io::write(rustix::fs::openat(&at, "file", flags, 0o600.into()).unwrap(), b"deep").unwrap();
     let source = DirSource::open(directory.path()).unwrap();
-    let tree = source.scan(&()).unwrap();
+    let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
     let deepest = tree.entry_ids().next_back().unwrap();
     let path = tree.path(deepest);
     assert_eq!(path.len(), 40 * 251 + 4);

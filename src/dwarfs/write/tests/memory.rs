@@ -9,14 +9,14 @@ use std::{
 use crate::dwarfs::{
     format::sidecar::Xattrs,
     write::{
-        Content, Contents, EntryId, FileContent, Object, ObjectId, Progress, Source, Timestamp, Tree,
+        Content, Contents, EntryId, Faults, FileContent, Object, ObjectId, Progress, Source, Timestamp, Tree,
         WriteError,
     },
 };
 
 /// How a file behaves.
 #[derive(Clone, Debug)]
-pub(super) enum Behaviour {
+pub(in crate::dwarfs::write) enum Behaviour {
     /// Always the same.
     Steady,
     /// The first so many looks find it changed; each change makes it one byte longer.
@@ -27,17 +27,17 @@ pub(super) enum Behaviour {
 
 /// An entry to be made.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub(super) path: Vec<u8>,
-    pub(super) object: Object,
-    pub(super) xattrs: Xattrs,
+pub(in crate::dwarfs::write) struct Node {
+    pub(in crate::dwarfs::write) path: Vec<u8>,
+    pub(in crate::dwarfs::write) object: Object,
+    pub(in crate::dwarfs::write) xattrs: Xattrs,
     /// All bytes of a file, holes included.
-    pub(super) bytes: Vec<u8>,
-    pub(super) behaviour: Behaviour,
+    pub(in crate::dwarfs::write) bytes: Vec<u8>,
+    pub(in crate::dwarfs::write) behaviour: Behaviour,
 }
 
 impl Node {
-    pub(super) fn new(path: &str, content: Content, perm: u16) -> Self {
+    pub(in crate::dwarfs::write) fn new(path: &str, content: Content, perm: u16) -> Self {
         let object = Object::new(content, perm);
         Self {
             path: path.as_bytes().to_vec(),
@@ -48,34 +48,34 @@ impl Node {
         }
     }
 
-    pub(super) fn file(path: &str, bytes: &[u8]) -> Self {
+    pub(in crate::dwarfs::write) fn file(path: &str, bytes: &[u8]) -> Self {
         let content = FileContent { size: bytes.len() as u64, ..FileContent::default() };
         Self { bytes: bytes.to_vec(), ..Self::new(path, Content::File(content), 0o644) }
     }
 
-    pub(super) fn behaving(self, behaviour: Behaviour) -> Self {
+    pub(in crate::dwarfs::write) fn behaving(self, behaviour: Behaviour) -> Self {
         Self { behaviour, ..self }
     }
 }
 
 /// A source in memory. Its nodes are given parents first.
 #[derive(Debug, Default)]
-pub(super) struct MemorySource {
-    pub(super) root: Option<Object>,
-    pub(super) nodes: Vec<Node>,
+pub(in crate::dwarfs::write) struct MemorySource {
+    pub(in crate::dwarfs::write) root: Option<Object>,
+    pub(in crate::dwarfs::write) nodes: Vec<Node>,
     /// Further names: path and the path of the node.
-    pub(super) links: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(in crate::dwarfs::write) links: Vec<(Vec<u8>, Vec<u8>)>,
     looks: HashMap<Vec<u8>, AtomicU32>,
 }
 
 impl MemorySource {
-    pub(super) fn new(nodes: Vec<Node>) -> Self {
+    pub(in crate::dwarfs::write) fn new(nodes: Vec<Node>) -> Self {
         let looks = nodes.iter().map(|node| (node.path.clone(), AtomicU32::new(0))).collect();
         Self { root: None, nodes, links: Vec::new(), looks }
     }
 
     /// How often a file was asked whether it has changed.
-    pub(super) fn looks(&self, path: &str) -> u32 {
+    pub(in crate::dwarfs::write) fn looks(&self, path: &str) -> u32 {
         self.looks[path.as_bytes()].load(Ordering::Relaxed)
     }
 
@@ -94,7 +94,7 @@ impl MemorySource {
 }
 
 impl Source for MemorySource {
-    fn scan(&self, _progress: &dyn Progress) -> Result<Tree, WriteError> {
+    fn scan(&self, _faults: &Faults<'_>, _progress: &dyn Progress) -> Result<Tree, WriteError> {
         let root = self.root.clone().unwrap_or_else(|| Object::new(Content::Directory, 0o755));
         let mut tree = Tree::new(root, Xattrs::new())?;
         let mut objects: HashMap<Vec<u8>, ObjectId> = HashMap::new();

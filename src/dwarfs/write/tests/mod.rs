@@ -2,7 +2,7 @@
 
 mod faults;
 mod host;
-mod memory;
+pub(super) mod memory;
 mod order;
 mod roundtrip;
 mod tars;

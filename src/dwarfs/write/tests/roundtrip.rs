@@ -248,13 +248,14 @@ fn tree() -> impl Strategy<Value = MemorySource> {
 }
 
 fn write_options() -> impl Strategy<Value = WriteOptions> {
-    let packing = any::<[bool; 5]>().prop_map(
-        |[chunk_table, directories, shared_files, string_index, plain_strings]| Packing {
+    let packing = any::<[bool; 6]>().prop_map(
+        |[chunk_table, directories, shared_files, string_index, plain_strings, symbols]| Packing {
             chunk_table,
             directories,
             shared_files,
             string_index,
             plain_strings,
+            symbols,
         },
     );
     let codec = || sample::select(vec![Codec::None, Codec::Zstd { level: 1 }]);

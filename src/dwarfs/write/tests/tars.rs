@@ -8,7 +8,8 @@ use std::{
 use tar::{Builder, EntryType, Header};
 
 use crate::dwarfs::write::{
-    Content, Device, Object, Source as _, TarLimits, TarProblem, TarSource, Timestamp, Tree, WriteError,
+    Content, Device, Faults, Object, Source as _, TarLimits, TarProblem, TarSource, Timestamp, Tree,
+    Unreadable, WriteError,
 };
 
 /// Makes tar files entry by entry, whatever sense they make.
@@ -63,7 +64,7 @@ impl Maker {
     }
 
     fn tree(self) -> Result<Tree, WriteError> {
-        source(&self.end())?.scan(&())
+        source(&self.end())?.scan(&Faults::new(Unreadable::Refuse, &()), &())
     }
 
     fn problem(self) -> TarProblem {
@@ -112,7 +113,7 @@ fn every_kind_of_member() {
         .file("/made/up/file", b"");
     let bytes = made.end();
     let source = source(&bytes).unwrap();
-    let tree = source.scan(&()).unwrap();
+    let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
     let expected = ["", "block", "char", "fifo", "file", "hard", "made", "soft", "made/up", "made/up/file"];
     assert_eq!(paths(&tree), expected);
     let file = find(&tree, "file");
@@ -169,7 +170,7 @@ fn the_later_entry_wins() {
         .file("f/inside", b"");
     let bytes = made.end();
     let source = source(&bytes).unwrap();
-    let tree = source.scan(&()).unwrap();
+    let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
     assert_eq!(paths(&tree), ["", "a", "b", "d", "e", "f", "d/x", "f/inside"]);
     assert_eq!(read(&source, find(&tree, "a")), b"second");
     assert_eq!(read(&source, find(&tree, "b")), b"first");
@@ -227,14 +228,16 @@ fn sizes_are_bounded() {
 fn damage_is_an_error_at_every_byte() {
     let whole = Maker::default().directory("d").file("d/file", &[7; 700]).end();
     for end in 0..whole.len() - 1_024 {
-        let result = source(&whole[..end]).and_then(|source| source.scan(&()));
+        let result =
+            source(&whole[..end]).and_then(|source| source.scan(&Faults::new(Unreadable::Refuse, &()), &()));
         assert!(result.is_err(), "cut at {end}");
     }
     for at in 0..512 {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x11;
         // Whatever it says now, it does not panic; a changed header is never taken for a good one.
-        let result = source(&damaged).and_then(|source| source.scan(&()));
+        let result =
+            source(&damaged).and_then(|source| source.scan(&Faults::new(Unreadable::Refuse, &()), &()));
         assert!(result.is_err(), "damaged at {at}");
     }
 }
@@ -251,10 +254,14 @@ fn packed_streams_are_unpacked() {
         .unwrap();
     for packed in [plain, zstd, xz, gzip] {
         let source = source(&packed).unwrap();
-        let tree = source.scan(&()).unwrap();
+        let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
         assert_eq!(read(&source, find(&tree, "file")), vec![7; 70_000]);
         if packed.len() < 70_000 {
-            assert!(self::source(&packed[..packed.len() / 2]).and_then(|source| source.scan(&())).is_err());
+            assert!(
+                self::source(&packed[..packed.len() / 2])
+                    .and_then(|source| source.scan(&Faults::new(Unreadable::Refuse, &()), &()))
+                    .is_err()
+            );
         }
     }
 }
@@ -272,6 +279,6 @@ fn what_the_crate_makes_is_understood() {
     builder.append_data(&mut header, &path, &b"abc"[..]).unwrap();
     let bytes = builder.into_inner().unwrap().into_inner();
     let source = source(&bytes).unwrap();
-    let tree = source.scan(&()).unwrap();
+    let tree = source.scan(&Faults::new(Unreadable::Refuse, &()), &()).unwrap();
     assert_eq!(read(&source, find(&tree, &path)), b"abc");
 }
