@@ -116,6 +116,21 @@ impl Subject<'_> {
 ///
 /// The path or the icon cannot be used.
 pub fn files(subject: &Subject<'_>) -> Result<Vec<Planned>, DesktopError> {
+    let mut files = texts(subject)?;
+    if subject.desktop.integrations.contains(Integration::Icon)
+        && let Some(icon) = &subject.desktop.icon
+    {
+        files.extend(icon::files(icon, &subject.name())?);
+    }
+    Ok(files)
+}
+
+/// Those of them that name the image by its path.
+///
+/// # Errors
+///
+/// The path cannot be used.
+pub fn texts(subject: &Subject<'_>) -> Result<Vec<Planned>, DesktopError> {
     let wanted = |part| subject.desktop.integrations.contains(part);
     let name = subject.name();
     let mut files = Vec::new();
@@ -126,11 +141,6 @@ pub fn files(subject: &Subject<'_>) -> Result<Vec<Planned>, DesktopError> {
     if wanted(Integration::Mimetype) {
         let path = Path::new("mime/packages").join(format!("{name}.xml"));
         files.push(Planned { path, contents: subject.mimetype()?.into_bytes() });
-    }
-    if wanted(Integration::Icon)
-        && let Some(icon) = &subject.desktop.icon
-    {
-        files.extend(icon::files(icon, &name)?);
     }
     Ok(files)
 }

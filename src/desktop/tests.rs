@@ -66,14 +66,15 @@ fn clean_removes_exactly_what_was_written() {
     let put = |words: &[Integration]| home.put(&planned(words, "/x/app"));
     let parts = [Integration::Entry, Integration::Icon];
     put(&parts).unwrap();
-    assert!(home.is_up_to_date(&planned(&parts, "/x/app")).unwrap());
-    assert!(!home.is_up_to_date(&planned(&parts, "/moved/app")).unwrap());
+    assert!(!home.is_outdated(&planned(&parts, "/x/app")).unwrap());
+    assert!(home.is_outdated(&planned(&parts, "/moved/app")).unwrap());
     assert!(data.join("icons/hicolor/scalable/apps").is_dir());
     put(&[Integration::Entry]).unwrap();
     assert!(!data.join("icons").exists(), "what is not wanted any more goes");
     let entry = data.join(format!("applications/fim-{}.desktop", id()));
     assert!(entry.is_file());
     assert_eq!(home.clean().unwrap(), Vec::<PathBuf>::new());
+    assert!(!home.is_outdated(&planned(&parts, "/moved/app")).unwrap(), "shown nowhere");
     let mut after = paths(&data);
     // The cache of the desktop's own tool.
     after.remove(&data.join("applications/mimeinfo.cache"));

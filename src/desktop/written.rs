@@ -51,17 +51,19 @@ impl Home {
         Self { data, list }
     }
 
-    /// Whether the files are there as planned.
+    /// Whether the image was shown here, and these of its files are not as they were written.
     ///
     /// # Errors
     ///
     /// The list of what was written cannot be read.
-    pub fn is_up_to_date(&self, planned: &[Planned]) -> Result<bool, DesktopError> {
+    pub fn is_outdated(&self, planned: &[Planned]) -> Result<bool, DesktopError> {
         let written = self.read()?;
-        let same = |(planned, written): (&Planned, &WrittenFile)| {
-            planned.path == written.path && digest(&planned.contents) == written.sha256
+        let is_there = |planned: &Planned| {
+            let same =
+                |file: &WrittenFile| file.path == planned.path && file.sha256 == digest(&planned.contents);
+            written.files.iter().any(same)
         };
-        Ok(planned.len() == written.files.len() && planned.iter().zip(&written.files).all(same))
+        Ok(!written.files.is_empty() && !planned.iter().all(is_there))
     }
 
     /// Makes the desktop so: takes away what was written before, and writes what is planned.

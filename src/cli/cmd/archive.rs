@@ -26,6 +26,7 @@ pub struct ArchiveArgs {
 #[derive(Subcommand, Debug)]
 pub enum ArchiveAction {
     /// Archives a directory.
+    #[command(after_help = "Example: fim archive create rootfs rootfs.dwarfs")]
     Create(MakeArgs),
 }
 

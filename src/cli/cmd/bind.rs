@@ -28,6 +28,7 @@ pub struct BindArgs {
 #[derive(Subcommand, Debug)]
 pub enum BindAction {
     /// Adds a bind and prints its index.
+    #[command(after_help = "Example: app.flatimage fim-bind add ro '$HOME/Music' /music")]
     Add {
         /// ro (read-only), rw (writable) or dev (writable, device nodes work).
         kind: String,
@@ -37,11 +38,13 @@ pub enum BindAction {
         destination: OsString,
     },
     /// Takes the bind with this index away; later ones move down.
+    #[command(after_help = "Example: app.flatimage fim-bind del 0")]
     Del {
         /// The index, as `list` shows it.
         index: usize,
     },
     /// Prints the binds as JSON: {"0":{"dst":…,"src":…,"type":"ro"}}.
+    #[command(after_help = "Example: app.flatimage fim-bind list")]
     List {
         /// As JSON, which it is anyway.
         #[arg(long)]

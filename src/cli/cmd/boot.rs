@@ -24,6 +24,7 @@ pub struct BootArgs {
 #[derive(Subcommand, Debug)]
 pub enum BootAction {
     /// Stores a program and its arguments.
+    #[command(after_help = "Example: app.flatimage fim-boot set python3 -q")]
     Set {
         /// Name or path of the program, and its arguments.
         #[arg(
@@ -35,12 +36,14 @@ pub enum BootAction {
         command: Vec<OsString>,
     },
     /// Prints what is stored, as JSON.
+    #[command(after_help = "Example: app.flatimage fim-boot show")]
     Show {
         /// As JSON, which it is anyway.
         #[arg(long)]
         json: bool,
     },
     /// Goes back to bash.
+    #[command(after_help = "Example: app.flatimage fim-boot clear")]
     Clear,
 }
 

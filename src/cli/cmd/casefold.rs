@@ -28,6 +28,7 @@ pub struct CasefoldArgs {
 #[derive(Subcommand, Debug)]
 pub enum CasefoldAction {
     /// Folds names.
+    #[command(after_help = "Example: app.flatimage fim-casefold on --mode windows /home/me/.wine")]
     On {
         /// Which names are one: unicode (full folding, accents in either form), windows (as NTFS) or ascii.
         #[arg(long, value_parser = CasefoldMode::parse, default_value_t = CasefoldMode::default())]
@@ -36,8 +37,10 @@ pub enum CasefoldAction {
         subtrees: Vec<String>,
     },
     /// Folds no names.
+    #[command(after_help = "Example: app.flatimage fim-casefold off")]
     Off,
     /// Prints what is stored, as JSON.
+    #[command(after_help = "Example: app.flatimage fim-casefold show")]
     Show {
         /// As JSON, which it is anyway.
         #[arg(long)]

@@ -174,6 +174,23 @@ fn enable(image: &Path, parts: &[String]) -> Result<(), Failure> {
     show(image)
 }
 
+/// Shows an image anew that was moved since it was shown here; the first time is for the user to ask for. What goes
+/// wrong is no reason not to start it.
+pub(super) fn follow(host: &Host, image: &Path, stored: &Settings) {
+    let Some(described) = &stored.desktop else { return };
+    let moved = |path: PathBuf| -> Result<(), Failure> {
+        let subject = Subject { id: stored.image_id, image: &path, desktop: described };
+        let home = home(host, stored);
+        if home.is_outdated(&desktop::texts(&subject)?)? {
+            home.put(&desktop::files(&subject)?)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = fs::canonicalize(image).map_err(Failure::from).and_then(moved) {
+        tracing::warn!(%error, "cannot bring the desktop up to date");
+    }
+}
+
 /// Makes the desktop as the settings say.
 fn show(image: &Path) -> Result<(), Failure> {
     let host = Host::read()?;

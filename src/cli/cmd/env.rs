@@ -28,30 +28,35 @@ pub struct EnvArgs {
 #[derive(Subcommand, Debug)]
 pub enum EnvAction {
     /// Adds variables; one that is there gets the new value.
+    #[command(after_help = "Example: app.flatimage fim-env add EDITOR=vi 'CACHE=${HOME}/.cache'")]
     Add {
         /// NAME=VALUE.
         #[arg(required = true, value_name = "NAME=VALUE")]
         variables: Vec<OsString>,
     },
     /// Replaces all variables.
+    #[command(after_help = "Example: app.flatimage fim-env set LANG=C.UTF-8")]
     Set {
         /// NAME=VALUE.
         #[arg(required = true, value_name = "NAME=VALUE")]
         variables: Vec<OsString>,
     },
     /// Takes variables away.
+    #[command(after_help = "Example: app.flatimage fim-env del EDITOR")]
     Del {
         /// Their names.
         #[arg(required = true)]
         names: Vec<String>,
     },
     /// Prints NAME=VALUE lines, sorted.
+    #[command(after_help = "Example: app.flatimage fim-env list --json")]
     List {
         /// As a JSON object.
         #[arg(long)]
         json: bool,
     },
     /// Takes all variables away.
+    #[command(after_help = "Example: app.flatimage fim-env clear")]
     Clear,
 }
 

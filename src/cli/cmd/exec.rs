@@ -1,13 +1,20 @@
 //! `fim exec IMAGE PROG [ARG…]`: a program over the merged root, as the calling user.
 
-use std::{ffi::OsString, io, os::fd::AsFd as _, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io,
+    os::fd::AsFd as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{own::OwnArgs, settings};
+use super::{desktop, notify, own::OwnArgs, settings};
 use crate::{
     cli::{Failure, Outcome},
+    image::ImageFile,
     runtime::{
         host::Host,
         plan::Command,
@@ -65,6 +72,15 @@ pub fn run(args: ExecArgs) -> Outcome {
     launch(args.image, Command::Given(args.command), Role::User, &args.options)
 }
 
+/// What the desktop hears of a start.
+fn greet(host: &Host, image: &Path) {
+    // What is wrong with an image is told by the run.
+    if let Ok(opened) = ImageFile::open(image) {
+        notify::tell(image, opened.settings());
+        desktop::follow(host, image, opened.settings());
+    }
+}
+
 /// Runs a command of an image: what exec, root and run have in common.
 #[expect(clippy::print_stderr, reason = "why a program could not be started, and what it does not get")]
 pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &RunOptions) -> Outcome {
@@ -79,6 +95,7 @@ pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &Run
         left_out.iter().for_each(|sentence| warn(sentence));
         return print(&plan, options.json);
     }
+    greet(&host, &request.image);
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let stdio = [input.as_fd(), output.as_fd(), error.as_fd()];
     run::run(&host, &request, stdio, Witness { warn: &warn, started: None }).map(exit_code).map_err(failure)

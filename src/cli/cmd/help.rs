@@ -12,9 +12,10 @@ use crate::cli::{Failure, Outcome};
 
 /// Explains a verb, or all of them in short.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim help layer")]
 pub struct HelpArgs {
-    /// An image, which makes no difference, and the verb.
-    #[arg(value_name = "[IMAGE] [TOPIC]", num_args = 0..=2)]
+    /// An image, which makes no difference, the verb, and its sub-words.
+    #[arg(value_name = "[IMAGE] [TOPIC]", num_args = 0..=4)]
     words: Vec<PathBuf>,
 }
 
@@ -26,29 +27,28 @@ pub struct HelpArgs {
 pub fn run(args: &HelpArgs, tool: &Command) -> Outcome {
     let mut tool = tool.clone();
     tool.build();
-    let topic = match args.words.as_slice() {
-        [] => None,
-        [one] if is_image(one) => None,
-        [one] => Some(one),
-        [.., topic] => Some(topic),
+    let topics = match args.words.split_first() {
+        Some((image, rest)) if is_image(image) => rest,
+        _ => args.words.as_slice(),
     };
-    let Some(topic) = topic else {
-        settings::line(tool.render_long_help())?;
-        return Ok(ExitCode::SUCCESS);
-    };
+    settings::line(descend(&mut tool, topics)?.render_long_help())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command that words lead to.
+fn descend<'c>(command: &'c mut Command, topics: &[PathBuf]) -> Result<&'c mut Command, Failure> {
+    let Some((topic, rest)) = topics.split_first() else { return Ok(command) };
     let word = topic.to_string_lossy().to_ascii_lowercase();
     let verb = word.strip_prefix("fim-").unwrap_or(&word);
-    let names: Vec<String> = tool
-        .get_subcommands()
-        .filter(|command| !command.is_hide_set())
-        .map(|verb| verb.get_name().to_owned())
-        .collect();
-    let Some(command) = tool.find_subcommand_mut(verb) else {
-        let failure = Failure::new(format!("cannot explain {verb:?}: there is no such verb"));
-        return Err(failure.cure(format!("one of {}", names.join(" "))));
-    };
-    settings::line(command.render_long_help())?;
-    Ok(ExitCode::SUCCESS)
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let names = shown.map(Command::get_name).collect::<Vec<_>>().join(" ");
+    match command.find_subcommand_mut(verb) {
+        Some(next) => descend(next, rest),
+        None => {
+            let failure = Failure::new(format!("cannot explain {verb:?}: there is no such verb"));
+            Err(if names.is_empty() { failure } else { failure.cure(format!("one of {names}")) })
+        }
+    }
 }
 
 /// Verbs are plain words, an image is given by a path.

@@ -48,8 +48,10 @@ pub struct LayerArgs {
 #[derive(Subcommand, Debug)]
 pub enum LayerAction {
     /// Archives a directory into a layer file.
+    #[command(after_help = "Example: fim layer app.flatimage create fonts fonts.layer")]
     Create(MakeArgs),
     /// Verifies a layer file and appends it to the image.
+    #[command(after_help = "Example: app.flatimage fim-layer add fonts.layer --message 'more fonts'")]
     Add {
         /// The layer file: a DwarFS archive.
         file: PathBuf,
@@ -59,6 +61,7 @@ pub enum LayerAction {
     },
     /// Makes a layer of what has changed, also while programs run: in the image (binary), in the data directory
     /// (layer), or in a file, which leaves the changes where they are.
+    #[command(after_help = "Example: app.flatimage fim-layer commit binary --message 'with gcc'")]
     Commit {
         /// Where the layer goes.
         #[arg(value_enum, ignore_case = true)]
@@ -77,12 +80,14 @@ pub enum LayerAction {
         json: bool,
     },
     /// Prints what has changed since the last commit: A (added), M (modified) or D (deleted), and the path.
+    #[command(after_help = "Example: app.flatimage fim-layer diff")]
     Diff {
         /// As a JSON array.
         #[arg(long)]
         json: bool,
     },
     /// Checks all archives of the image and the layers above it, as fim check does.
+    #[command(after_help = "Example: app.flatimage fim-layer verify --quick")]
     Verify {
         /// How to check and to tell.
         #[command(flatten)]
@@ -133,17 +138,20 @@ pub enum LayerAction {
 #[derive(Subcommand, Debug)]
 pub enum ProfileAction {
     /// Stores a profile in the image, in place of the one that is there.
+    #[command(after_help = "Example: app.flatimage fim-layer profile set start.profile")]
     Set {
         /// A file that --record wrote, or a list of paths behind the line `fim-profile 1`.
         file: PathBuf,
     },
     /// Prints the stored profile; nothing where there is none.
+    #[command(after_help = "Example: app.flatimage fim-layer profile show")]
     Show {
         /// As a JSON array; paths with their escapes.
         #[arg(long)]
         json: bool,
     },
     /// Takes the profile out of the image.
+    #[command(after_help = "Example: app.flatimage fim-layer profile clear")]
     Clear,
 }
 

@@ -30,6 +30,7 @@ use crate::{
 /// Layers lie on each other in the order given: IMAGE lowest, each --layer above the one before it, the upper
 /// directory on top. Without --upper the tree is read-only.
 #[derive(Args, Debug, Default)]
+#[command(after_help = "Example: fim mount --upper changes app.flatimage /mnt")]
 pub struct MountArgs {
     /// An image or archive, and the directory to mount on.
     #[arg(value_name = "[IMAGE] DIR", num_args = 1..=2, required = true)]

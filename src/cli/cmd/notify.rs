@@ -1,11 +1,21 @@
 //! `fim-notify`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
 
 use clap::{Args, Subcommand};
 
 use super::settings;
-use crate::cli::Outcome;
+use crate::{
+    cli::Outcome,
+    config::Settings,
+    sys::{
+        inherit,
+        process::{self, Side},
+    },
+};
 
 /// Whether the desktop is told when an image starts.
 #[derive(Args, Debug)]
@@ -34,6 +44,24 @@ pub enum NotifyAction {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// Tells the desktop that an image starts, if it is to be told. A desktop that cannot be told is no reason not to start.
+pub(super) fn tell(image: &Path, stored: &Settings) {
+    if !stored.notify {
+        return;
+    }
+    let file = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = stored.desktop.as_ref().map_or(file, |desktop| desktop.name.clone());
+    // Nobody waits for it: it is left behind with nothing of ours.
+    if let Ok(Side::Copy) = process::detach() {
+        let _ = inherit::silence();
+        let quiet = || Stdio::null();
+        let mut teller = Command::new("notify-send");
+        teller.args(["--app-name=fim", "--", &format!("{name} starts")]);
+        let told = teller.stdin(quiet()).stdout(quiet()).stderr(quiet()).status();
+        process::end(u8::from(told.is_err()));
+    }
 }
 
 /// Carries the command out.

@@ -42,12 +42,14 @@ pub struct OverlayArgs {
 #[derive(Subcommand, Debug)]
 pub enum OverlayAction {
     /// Stores who merges: fuse, kernel or auto. FlatImage's words bwrap, overlayfs and unionfs mean kernel, fuse and fuse.
+    #[command(after_help = "Example: app.flatimage fim-overlay set auto")]
     Set {
         /// The word.
         #[arg(value_name = "fuse|kernel|auto")]
         kind: String,
     },
     /// Prints what is stored.
+    #[command(after_help = "Example: app.flatimage fim-overlay show")]
     Show {
         /// As JSON.
         #[arg(long)]
@@ -58,6 +60,7 @@ pub enum OverlayAction {
     ///
     /// With --upper it is the upper directory of a `fim mount` with these words; IMAGE may be an archive or a directory
     /// then.
+    #[command(after_help = "Example: app.flatimage fim-overlay export")]
     Export {
         /// The upper directory of a mount, in place of the image's own.
         #[arg(long, value_name = "DIR")]

@@ -8,7 +8,11 @@ use std::{
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{desktop, exec::launch, settings};
+use super::{
+    desktop,
+    exec::{RunOptions, launch},
+    settings,
+};
 use crate::{
     cli::{Failure, Outcome},
     config::DISTRIBUTION_LABEL,
@@ -109,7 +113,7 @@ fn install(image: &Path, names: &[String]) -> Outcome {
     let desktop = found.iter().rev().find_map(|found| found.recipe.desktop.clone());
     if !packages.is_empty() {
         let command = Command::Given(manager.command(&packages));
-        let status = launch(image.to_owned(), command, Role::Root, None)?;
+        let status = launch(image.to_owned(), command, Role::Root, &RunOptions::default())?;
         if status != ExitCode::SUCCESS {
             return Ok(status);
         }

@@ -9,6 +9,7 @@ use crate::{cli::Outcome, runtime::plan::Command, sandbox::Role};
 
 /// Runs a program of an image as root.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: app.flatimage fim-root apt-get update")]
 pub struct RootArgs {
     /// The image.
     pub image: PathBuf,

@@ -9,6 +9,7 @@ use crate::{cli::Outcome, runtime::plan::Command, sandbox::Role};
 
 /// Runs the boot command of an image.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim run app.flatimage --version")]
 pub struct RunArgs {
     /// The image.
     pub image: PathBuf,

@@ -15,6 +15,7 @@ use crate::{
 
 /// Unmounts what fim has mounted on a directory, and waits until its server has written everything and gone.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim umount /mnt")]
 pub struct UmountArgs {
     /// The directory.
     #[arg(value_name = "DIR")]

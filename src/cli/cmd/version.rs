@@ -23,18 +23,21 @@ pub struct VersionArgs {
 #[derive(Subcommand, Clone, Copy, Debug)]
 pub enum Extent {
     /// The version.
+    #[command(after_help = "Example: fim version app.flatimage short")]
     Short {
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
     /// Version, commit, build time and distribution, as JSON.
+    #[command(after_help = "Example: app.flatimage fim-version full")]
     Full {
         /// As JSON, which it is anyway.
         #[arg(long)]
         json: bool,
     },
     /// What is embedded in the image: packages, their sources and their licences, as JSON.
+    #[command(after_help = "Example: app.flatimage fim-version deps")]
     Deps {
         /// As JSON, which it is anyway.
         #[arg(long)]

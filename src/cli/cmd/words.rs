@@ -14,30 +14,35 @@ use crate::{
 #[derive(Subcommand, Debug)]
 pub(super) enum WordAction {
     /// Adds words, divided by commas or spaces.
+    #[command(after_help = "Example: app.flatimage fim-perms add home,network")]
     Add {
         /// The words; `all` stands for every one.
         #[arg(required = true)]
         words: Vec<String>,
     },
     /// Takes words away.
+    #[command(after_help = "Example: app.flatimage fim-perms del network")]
     Del {
         /// The words; `all` stands for every one.
         #[arg(required = true)]
         words: Vec<String>,
     },
     /// Replaces what is stored.
+    #[command(after_help = "Example: app.flatimage fim-unshare set ipc,uts")]
     Set {
         /// The words; `all` stands for every one.
         #[arg(required = true)]
         words: Vec<String>,
     },
     /// Prints what is stored, one word a line, sorted.
+    #[command(after_help = "Example: app.flatimage fim-perms list --json")]
     List {
         /// As a JSON array.
         #[arg(long)]
         json: bool,
     },
     /// Takes everything away.
+    #[command(after_help = "Example: app.flatimage fim-unshare clear")]
     Clear,
 }
 

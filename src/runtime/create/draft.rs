@@ -112,14 +112,20 @@ impl<'a> Draft<'a> {
             })?;
             written
         };
-        self.enter(kind, message, offset)?;
+        self.enter(kind, message, offset, self.depth)?;
         Ok(summary)
     }
 
     /// Checks what was written at `offset`, and enters it in the table.
-    fn enter(&mut self, kind: ArchiveKind, message: &str, offset: u64) -> Result<(), CreateError> {
+    fn enter(
+        &mut self,
+        kind: ArchiveKind,
+        message: &str,
+        offset: u64,
+        depth: Depth,
+    ) -> Result<(), CreateError> {
         let place = Place::At { offset, len: None };
-        let found = verify_archive(self.file, self.path, place, self.depth, &mut |_, _| {})?;
+        let found = verify_archive(self.file, self.path, place, depth, &mut |_, _| {})?;
         self.end = offset.saturating_add(found.length);
         if kind == ArchiveKind::Base
             && let Some(distribution) = distribution(self.file, offset)
@@ -151,7 +157,8 @@ impl<'a> Draft<'a> {
         let offset = align_up(self.end);
         transfer::copy_range(source, from, self.file, offset, length, |count| progress.bytes_in(count))
             .map_err(|source| CreateError::Scratch { action: "write", path: self.path.to_owned(), source })?;
-        self.enter(kind, message, offset)
+        // Others have written it.
+        self.enter(kind, message, offset, Depth::Checksums)
     }
 
     /// The settings of the image.
