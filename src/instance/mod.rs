@@ -8,6 +8,7 @@
 //! - [`logs`]: bounded log files.
 //! - [`output`]: what background instances write.
 //! - [`state`]: what is known of instances, in files that outlive them.
+//! - [`usage`]: what an instance takes.
 //! - [`wire`]: bounded messages between our processes.
 
 pub mod accounts;
@@ -19,6 +20,7 @@ mod id;
 pub mod logs;
 pub mod output;
 pub mod state;
+pub mod usage;
 pub mod wire;
 
 pub use home::{Instance, SERVER_LOGS, remove_home, remove_when_free, sweep, those};

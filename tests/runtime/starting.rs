@@ -205,3 +205,88 @@ fn limits_hold_for_all_of_an_instance() {
         }
     });
 }
+
+#[test]
+fn what_an_instance_takes_is_measured() {
+    for_each_user(|world| {
+        says(world, &["fim-instance", "start", "busy", "--", "sh", "-c", "while :; do :; done"]);
+        says(world, &["fim-instance", "start", "idle"]);
+        let samples: serde_json::Value =
+            serde_json::from_str(&says(world, &["fim-instance", "stats", "--no-stream", "--json"])).unwrap();
+        let of = |at: usize, name: &str| samples[at][name].as_f64().unwrap_or_else(|| panic!("{samples}"));
+        assert_eq!((samples[0]["name"].as_str(), samples[1]["name"].as_str()), (Some("busy"), Some("idle")));
+        // How much a busy one gets depends on who else is busy here.
+        assert!(of(0, "cpu_percent") > 5.0 && of(1, "cpu_percent") < 5.0, "{samples}");
+        for at in [0, 1] {
+            for figure in ["memory_bytes", "pids"] {
+                let value = samples[at][figure]["value"].as_u64().unwrap_or_else(|| panic!("{samples}"));
+                assert!(value > 0, "{figure}: {samples}");
+            }
+            let source = samples[at]["memory_bytes"]["source"].as_str().unwrap();
+            let expected = if samples[at]["pids"]["source"] == "proc" { "proc" } else { source };
+            assert_eq!(source, expected, "{samples}");
+        }
+        assert!(samples[0]["cpu_usec"]["value"].as_u64() > Some(0), "{samples}");
+        let table = says(world, &["fim-instance", "stats", "idle", "--no-stream"]);
+        assert!(table.lines().count() == 2 && table.starts_with("ID") && table.contains("idle"), "{table}");
+        // A stream goes on until there is nothing to measure.
+        let stream = world
+            .command(&["fim-instance", "stats", "--json"])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        says(world, &["fim-instance", "stop", "--all", "--force"]);
+        let said = String::from_utf8(stream.wait_with_output().unwrap().stdout).unwrap();
+        assert_eq!(said.lines().last(), Some("[]"), "{said}");
+        assert!(error_of(&fim(world, &["fim-instance", "stats", "idle"])).contains("idle"));
+    });
+}
+
+#[test]
+fn logs_are_followed_and_looked_up_by_time() {
+    for_each_user(|world| {
+        let script = "echo one; read x < /go; echo two; echo err >&2; read x < /go; echo three";
+        says(world, &["fim-exec", "mkfifo", "/go"]);
+        says(world, &["fim-instance", "start", "job", "--", "sh", "-c", script]);
+        let follower = |words: &[&str]| {
+            let words: Vec<&str> =
+                ["fim-instance", "logs", "job", "-f"].iter().chain(words).copied().collect();
+            let pipe = std::process::Stdio::piped;
+            world.command(&words).stdout(pipe()).stderr(pipe()).spawn().unwrap()
+        };
+        let (all, last) = (follower(&[]), follower(&["--tail", "0"]));
+        eventually("the first line is there", || {
+            match says(world, &["fim-instance", "logs", "job"]).as_str() {
+                "one" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        inside(world, "job", "echo > /go");
+        eventually("the second line is there", || {
+            match says(world, &["fim-instance", "logs", "job"]).as_str() {
+                "one\ntwo" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        });
+        let since = format!("@{}", moment.as_secs());
+        assert_eq!(says(world, &["fim-instance", "logs", "job", "--since", &since]), "two");
+        assert_eq!(says(world, &["fim-instance", "logs", "job", "--since", "1h"]), "one\ntwo");
+        assert_eq!(says(world, &["fim-instance", "logs", "job", "--since", "@9999999999"]), "");
+        assert!(error_of(&fim(world, &["fim-instance", "logs", "job", "--since", "x"])).contains("time"));
+        inside(world, "job", "echo > /go");
+        let all = all.wait_with_output().unwrap();
+        assert_eq!(
+            (all.stdout.as_slice(), all.stderr.as_slice()),
+            (&b"one\ntwo\nthree\n"[..], &b"err\n"[..])
+        );
+        let last = last.wait_with_output().unwrap().stdout;
+        assert!(last.ends_with(b"two\nthree\n"), "{last:?}");
+        // They are there when it has ended, with the instance's own logs.
+        assert_eq!(says(world, &["fim-instance", "logs", "job", "--tail", "1"]), "three");
+        let list = says(world, &["fim-instance", "list", "-a", "-l"]);
+        let place = list.lines().last().unwrap().splitn(3, ':').nth(2).unwrap().to_owned();
+        assert!(Path::new(&place).join("logs/boot.log").exists(), "{list}");
+    });
+}

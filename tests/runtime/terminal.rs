@@ -319,3 +319,85 @@ fn a_session_in_a_running_instance_has_a_terminal_of_its_own() {
         assert_eq!(instance.end().0, 143);
     });
 }
+
+/// A shell with job control on a screen, which runs the image with these words and tells how it went on.
+fn in_a_shell(world: &World, screen: &Screen, words: &[&str]) -> Child {
+    let inside = world.command(words);
+    let quote = |word: &str| format!("'{}'", word.replace('\'', r"'\''"));
+    let words: Vec<String> = inside.get_args().map(|word| quote(word.to_str().unwrap())).collect();
+    let script = format!(
+        "{} {}; echo stopped $?; fg; echo ended $?",
+        inside.get_program().to_str().unwrap(),
+        words.join(" ")
+    );
+    let mut outer = Command::new("bash-static");
+    outer.args(["--norc", "-mc", &script]);
+    for (name, value) in inside.get_envs() {
+        if let Some(value) = value {
+            outer.env(name, value);
+        }
+    }
+    outer.current_dir(world.path("cwd"));
+    screen.start(&outer)
+}
+
+#[test]
+fn a_session_is_stopped_by_ctrl_z_and_goes_on_in_the_foreground() {
+    for_each_user(|world| {
+        let instance = world.start("echo ready; exec sleep 1000");
+        let screen = Screen::new();
+        let script = "echo begun; read line; echo \"got <$line>\"; exit 8";
+        let child = in_a_shell(world, &screen, &["fim-instance", "exec", "0", "sh", "-c", script]);
+        screen.wait_for("begun");
+        screen.type_in("\x1a");
+        screen.wait_for("stopped 148");
+        screen.type_in("later\r");
+        screen.wait_for("got <later>");
+        screen.wait_for("ended 8");
+        ends_with(child, 0);
+        instance.signal(fim::sys::signal::Signal::SIGTERM);
+        assert_eq!(instance.end().0, 143);
+    });
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    for_each_user(|world| {
+        let instance = world.start("echo ready; exec sleep 1000");
+        let script = "stty -echo; echo password:; read secret; stty echo; echo; echo length ${#secret}; read shown; exit 4";
+        for words in
+            [&["fim-exec", "sh", "-c", script][..], &["fim-instance", "exec", "0", "sh", "-c", script]]
+        {
+            let screen = Screen::new();
+            let child = screen.start(&world.command(words));
+            screen.wait_for("password:");
+            screen.type_in("secret-7\r");
+            screen.wait_for("length 8");
+            screen.type_in("shown\r");
+            ends_with(child, 4);
+            screen.wait_for("shown");
+            assert!(!screen.text().contains("secret"), "{:?}", screen.text());
+        }
+        instance.signal(fim::sys::signal::Signal::SIGTERM);
+        assert_eq!(instance.end().0, 143);
+    });
+}
+
+#[test]
+fn a_login_shell_in_an_instance_has_job_control() {
+    for_each_user(|world| {
+        let instance = world.start("echo ready; exec sleep 1000");
+        let screen = Screen::new();
+        let child = screen.start(&world.command(&["fim-instance", "shell", "0"]));
+        screen.type_in("echo in $FIM_INSTANCE\r");
+        screen.wait_for("in 0");
+        screen.type_in("sleep 60\r");
+        thread::sleep(Duration::from_millis(200));
+        screen.type_in("\x1a");
+        screen.wait_for("Stopped");
+        screen.type_in("kill %1; exit 3\r");
+        ends_with(child, 3);
+        instance.signal(fim::sys::signal::Signal::SIGTERM);
+        assert_eq!(instance.end().0, 143);
+    });
+}

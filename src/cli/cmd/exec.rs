@@ -11,10 +11,11 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{desktop, notify, own::OwnArgs, settings};
+use super::{desktop, instance, notify, own::OwnArgs, settings};
 use crate::{
     cli::{Failure, Outcome},
     image::ImageFile,
+    instance::state::ADDRESS,
     runtime::{
         host::Host,
         plan::Command,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// How a program is run.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunOptions {
     /// Writes to FILE which files are read, in the order of their first reads: an access profile, for `fim-layer
     /// profile set`. The image must not be running.
@@ -84,6 +85,9 @@ fn greet(host: &Host, image: &Path) {
 /// Runs a command of an image: what exec, root and run have in common.
 #[expect(clippy::print_stderr, reason = "why a program could not be started, and what it does not get")]
 pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &RunOptions) -> Outcome {
+    if let (Some(address), Command::Given(words)) = (address(&image), &command) {
+        return in_running(address, words, role, options);
+    }
     let host = Host::read()?;
     // The server has another working directory.
     let record = options.record.as_deref().map(std::path::absolute).transpose()?;
@@ -99,6 +103,28 @@ pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &Run
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let stdio = [input.as_fd(), output.as_fd(), error.as_fd()];
     run::run(&host, &request, stdio, Witness { warn: &warn, started: None }).map(exit_code).map_err(failure)
+}
+
+/// The address of a running instance, where that stands in the place of an image.
+fn address(image: &Path) -> Option<&str> {
+    image.to_str().filter(|word| word.starts_with(ADDRESS))
+}
+
+/// Runs a program in an instance that runs: what it has was given at its start.
+fn in_running(address: &str, words: &[OsString], role: Role, options: &RunOptions) -> Outcome {
+    let env = options.own.env.clone();
+    let rest = RunOptions { own: OwnArgs { env: Vec::new(), ..options.own.clone() }, ..options.clone() };
+    if rest != RunOptions::default() {
+        return Err(Failure::new(
+            "cannot change an instance that runs: it was given what it has at its start",
+        )
+        .cure("--env K=V is all that a program in it can be given"));
+    }
+    let user = match role {
+        Role::Root => "root".into(),
+        Role::User => OsString::new(),
+    };
+    instance::exec_at(address.to_owned(), env, user, words.to_vec())
 }
 
 /// An error with its cure.

@@ -12,6 +12,12 @@ use std::{
 
 use clap::{Args, Subcommand};
 
+mod logs;
+mod stats;
+
+use logs::LogsArgs;
+use stats::StatsArgs;
+
 use super::{
     exec::exit_code,
     own::{OwnArgs, pairs},
@@ -21,10 +27,7 @@ use super::{
 use crate::{
     cli::{Failure, Outcome},
     config::Scripts,
-    instance::{
-        output,
-        state::{Found, Name, Registry},
-    },
+    instance::state::{Found, Name, Registry},
     runtime::{
         host::Host,
         instances::{self, EnterRequest, StartRequest, StopRequest},
@@ -57,6 +60,8 @@ pub enum InstanceAction {
     Stop(StopArgs),
     /// Prints what a background instance has written.
     Logs(LogsArgs),
+    /// Prints what instances take: processor, memory, devices, processes; every second.
+    Stats(StatsArgs),
     /// Waits until an instance has ended, and ends with its status.
     Wait {
         /// The instance.
@@ -154,16 +159,6 @@ pub struct StopArgs {
     force: bool,
 }
 
-/// Which part of the logs is printed.
-#[derive(Args, Debug)]
-pub struct LogsArgs {
-    /// The instance, or the last one that was called so.
-    instance: String,
-    /// Only the last N lines of each.
-    #[arg(long, value_name = "N")]
-    tail: Option<usize>,
-}
-
 /// How instances are listed.
 #[derive(Args, Debug)]
 pub struct ListArgs {
@@ -219,7 +214,8 @@ pub fn run(args: InstanceArgs) -> Outcome {
         InstanceAction::Exec(enter) => exec(&host, &registry, enter),
         InstanceAction::Start(start) => begin(&host, args.image, start),
         InstanceAction::Stop(stop) => end(&registry, &args.image, stop),
-        InstanceAction::Logs(logs) => show_logs(&registry, &logs),
+        InstanceAction::Logs(args) => logs::show(&registry, &args),
+        InstanceAction::Stats(args) => stats::show(&registry, &args),
         InstanceAction::Wait { instance } => {
             let status = instances::wait(&registry, &instance)?;
             status.map(ExitCode::from).ok_or_else(|| {
@@ -295,41 +291,6 @@ fn end(registry: &Registry, image: &Path, args: StopArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints stdout's log on stdout, and stderr's on stderr.
-fn show_logs(registry: &Registry, args: &LogsArgs) -> Outcome {
-    let found = registry.find_or_ended(&args.instance)?;
-    let [out, err] = output::FILES;
-    let sides: [(&str, &mut dyn io::Write); 2] = [(out, &mut io::stdout()), (err, &mut io::stderr())];
-    for (name, to) in sides {
-        let mut text = Vec::new();
-        for file in [output::older(name), name.to_owned()] {
-            match std::fs::read(found.path.join(file)) {
-                Ok(bytes) => text.extend(bytes),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match to.write_all(last_lines(&text, args.tail)) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            other => other?,
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn last_lines(text: &[u8], count: Option<usize>) -> &[u8] {
-    let Some(count) = count else { return text };
-    let whole = text.strip_suffix(b"\n").unwrap_or(text);
-    let mut ends = whole.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
-    match count.checked_sub(1) {
-        None => &[],
-        Some(before) => match ends.nth(before) {
-            Some((at, _)) => text.get(at + 1..).unwrap_or_default(),
-            None => text,
-        },
-    }
-}
-
 fn script(image: &Path, action: &ScriptAction) -> Outcome {
     let (which, text) = match action {
         ScriptAction::Set { which, file } => {
@@ -385,10 +346,28 @@ fn line(one: &Found, is_long: bool) -> String {
     }
 }
 
+/// Where an instance is looked for.
+enum Among<'a> {
+    /// Those of an image.
+    Image(&'a Registry),
+    /// All of the user.
+    All,
+}
+
+/// Runs a program in the instance at an address, `instance://[IMAGE_ID/]NAME`.
+pub(super) fn exec_at(address: String, env: Vec<String>, user: OsString, command: Vec<OsString>) -> Outcome {
+    let args = EnterArgs { detach: false, env, user, cwd: None, instance: address, command };
+    enter(&Host::read()?, &Among::All, args)
+}
+
 fn exec(host: &Host, registry: &Registry, args: EnterArgs) -> Outcome {
     if args.command.is_empty() {
         return show_environment(&registry.find(&args.instance)?);
     }
+    enter(host, &Among::Image(registry), args)
+}
+
+fn enter(host: &Host, among: &Among<'_>, args: EnterArgs) -> Outcome {
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     let null = inherit::null()?;
     let stdio: [BorrowedFd<'_>; 3] = if args.detach {
@@ -411,7 +390,11 @@ fn exec(host: &Host, registry: &Registry, args: EnterArgs) -> Outcome {
         user: args.user,
         is_detached: args.detach,
     };
-    let finished = instances::exec(registry, EnterRequest { instance: args.instance, request }, stdio)?;
+    let request = EnterRequest { instance: args.instance, request };
+    let finished = match among {
+        Among::Image(registry) => instances::exec(registry, request, stdio)?,
+        Among::All => instances::exec_at(host, request, stdio)?,
+    };
     Ok(exit_code(finished))
 }
 
@@ -423,20 +406,4 @@ fn show_environment(found: &Found) -> Outcome {
         None => format!("{name}={value}"),
     }))?;
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_lines() {
-        let text = b"a\nb\nc\n";
-        let cases: [(Option<usize>, &[u8]); 5] =
-            [(None, text), (Some(0), b""), (Some(1), b"c\n"), (Some(2), b"b\nc\n"), (Some(9), text)];
-        for (count, expected) in cases {
-            assert_eq!(last_lines(text, count), expected, "{count:?}");
-        }
-        assert_eq!(last_lines(b"a\nb", Some(1)), b"b");
-    }
 }

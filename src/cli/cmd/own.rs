@@ -18,7 +18,7 @@ use crate::{
 const ENV_FILE_LIMIT: u64 = 4 << 20;
 
 /// What an instance gets at its start.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnArgs {
     /// A variable, K=V; programs started in it later have it too.
     #[arg(short, long, value_name = "K=V")]

@@ -17,4 +17,4 @@ mod record;
 mod registry;
 
 pub use record::{End, Name, State, VERSION};
-pub use registry::{Found, Registered, Registry, StateError, all_images, base};
+pub use registry::{ADDRESS, Found, Registered, Registry, StateError, all_images, base, choose};

@@ -239,10 +239,12 @@ impl Registry {
             self.all()?.into_iter().partition(|one| one.process.is_some());
         match choose(living, word) {
             Err(StateError::NotFound { word }) => {
-                let plain = plain(&word).to_owned();
+                let (image, wanted) = parts(&word);
+                let (image, wanted) = (image.to_owned(), wanted.to_owned());
                 ended
                     .into_iter()
-                    .filter(|one| one.state.is_meant_by(&plain) == Meant::Exactly)
+                    .filter(|one| one.state.image_id.starts_with(&image))
+                    .filter(|one| one.state.is_meant_by(&wanted) == Meant::Exactly)
                     .max_by_key(|one| one.state.started)
                     .ok_or(StateError::NotFound { word })
             }
@@ -350,14 +352,24 @@ fn now() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn plain(word: &str) -> &str {
-    word.strip_prefix("instance://").unwrap_or(word)
+/// The beginning of an address that names an instance wherever it is: `instance://NAME`, `instance://IMAGE_ID/NAME`.
+pub const ADDRESS: &str = "instance://";
+
+/// The image that a word names, which may be by the beginning of its id, and the rest.
+fn parts(word: &str) -> (&str, &str) {
+    word.strip_prefix(ADDRESS).map_or(("", word), |address| address.rsplit_once('/').unwrap_or(("", address)))
 }
 
-fn choose(living: Vec<Found>, word: &str) -> Result<Found, StateError> {
-    let wanted = plain(word);
+/// The one of several running instances, of one image or many, that a word means.
+///
+/// # Errors
+///
+/// [`StateError::NotFound`], [`StateError::Ambiguous`].
+pub fn choose(living: Vec<Found>, word: &str) -> Result<Found, StateError> {
+    let (image, wanted) = parts(word);
     let (exact, similar): (Vec<_>, Vec<_>) = living
         .into_iter()
+        .filter(|one| one.state.image_id.starts_with(image))
         .filter(|one| one.state.is_meant_by(wanted) != Meant::Not)
         .partition(|one| one.state.is_meant_by(wanted) == Meant::Exactly);
     let mut candidates = if exact.is_empty() { similar } else { exact };
@@ -366,7 +378,15 @@ fn choose(living: Vec<Found>, word: &str) -> Result<Found, StateError> {
         (None, _) => Err(StateError::NotFound { word: word.to_owned() }),
         (Some(last), false) => {
             candidates.push(last);
-            let names: Vec<String> = candidates.iter().map(|one| one.state.key()).collect();
+            let is_one = candidates.windows(2).all(|pair| match pair {
+                [one, other] => one.state.image_id == other.state.image_id,
+                _ => true,
+            });
+            let name = |one: &Found| match is_one {
+                true => one.state.key(),
+                false => format!("{ADDRESS}{}/{}", one.state.image_id, one.state.key()),
+            };
+            let names: Vec<String> = candidates.iter().map(name).collect();
             Err(StateError::Ambiguous { word: word.to_owned(), candidates: names.join(", ") })
         }
     }
@@ -571,9 +591,24 @@ mod tests {
             assert_eq!(registry.find(word).unwrap().state.id, id, "{word}");
         }
         assert!(matches!(registry.find("we"), Err(StateError::Ambiguous { .. })));
-        for word in ["", "4", "x", "instance://"] {
+        for word in ["instance://aa/web", "instance://a/web", "instance:///web"] {
+            assert_eq!(registry.find(word).unwrap().state.id, 0, "{word}");
+        }
+        for word in ["", "4", "x", "instance://", "instance://b/web", "instance://aa/"] {
             assert!(matches!(registry.find(word), Err(StateError::NotFound { .. })), "{word}");
         }
+    }
+
+    #[test]
+    fn instances_of_several_images_are_told_apart() {
+        let (_folder, one) = registry();
+        let (_other_folder, two) = registry();
+        one.register(state(0, Some("web"))).unwrap();
+        two.register(State { image_id: "bb".into(), ..state(0, Some("web")) }).unwrap();
+        let all = || one.living().unwrap().into_iter().chain(two.living().unwrap()).collect::<Vec<_>>();
+        let error = choose(all(), "instance://web").unwrap_err().to_string();
+        assert!(error.ends_with("instance://aa/web, instance://bb/web"), "{error}");
+        assert_eq!(choose(all(), "instance://bb/web").unwrap().state.image_id, "bb");
     }
 
     #[test]

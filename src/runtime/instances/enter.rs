@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::InstanceError;
+use super::{InstanceError, everywhere};
 use crate::{
-    instance::state::{Found, Registry, StateError},
+    instance::state::{Found, Registry, StateError, choose},
     portal::{Rendezvous, Wall},
+    runtime::host::Host,
     runtime::run::{Finished, IN_THE_IMAGE, PASSED_ON, finished},
     sandbox::{self, Request, Stdio, guest::HOST_LIMIT},
     sys::signal::Signals,
@@ -38,6 +39,20 @@ pub fn exec(
     stdio: [BorrowedFd<'_>; 3],
 ) -> Result<Finished, InstanceError> {
     let found = registry.find(&wanted.instance)?;
+    enter(&found, wanted.request, stdio)
+}
+
+/// The same for an instance of any image of the user, by its address.
+///
+/// # Errors
+///
+/// [`InstanceError`].
+pub fn exec_at(
+    host: &Host,
+    wanted: EnterRequest,
+    stdio: [BorrowedFd<'_>; 3],
+) -> Result<Finished, InstanceError> {
+    let found = choose(everywhere(host)?, &wanted.instance)?;
     enter(&found, wanted.request, stdio)
 }
 

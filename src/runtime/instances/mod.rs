@@ -1,15 +1,20 @@
 //! What is done to running instances.
 //!
 //! - [`of_image`], [`everywhere`]: which instances there are, by their records alone.
-//! - [`exec()`]: a program in a running instance, through its portal.
-//! - [`start()`], [`stop()`], [`wait()`]: background instances.
+//! - [`exec()`], [`exec_at`]: a program in a running instance, through its portal.
+//! - [`start()`], [`stop()`], [`wait()`], [`logs()`]: background instances.
+//! - [`Meter`]: what instances take.
 
 mod enter;
+mod logs;
 mod start;
+mod stats;
 mod stop;
 
-pub use enter::{EnterRequest, exec};
+pub use enter::{EnterRequest, exec, exec_at};
+pub use logs::{LogsRequest, logs};
 pub use start::{StartRequest, start, wait};
+pub use stats::{Meter, Sample};
 pub use stop::{StopRequest, Stopped, stop};
 
 use std::path::{Path, PathBuf};
