@@ -195,12 +195,30 @@ fn remove(parent: &DirFd, name: &OsStr, wait: bool) -> io::Result<bool> {
 ///
 /// What the system says.
 pub fn sweep(dirs: &AppDirs) -> io::Result<()> {
-    for name in DirFd::open(&dirs.instances())?.names()? {
-        if let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) {
-            remove_home(dirs, pid)?;
+    leftovers(&dirs.instances(), true).map(drop)
+}
+
+/// The directories in `instances`, those of one build, whose holder has ended; they are removed if `removing`.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn leftovers(instances: &Path, removing: bool) -> io::Result<Vec<PathBuf>> {
+    let parent = DirFd::open(instances)?;
+    let mut found = Vec::new();
+    for name in parent.names()? {
+        if name.to_str().is_none_or(|name| name.parse::<i32>().is_err()) {
+            continue;
+        }
+        let is_left = match removing {
+            true => remove(&parent, &name, false)?,
+            false => parent.open_in(&name).and_then(|directory| directory.lock(false)).unwrap_or(false),
+        };
+        if is_left {
+            found.push(instances.join(name));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -23,5 +23,5 @@ pub mod state;
 pub mod usage;
 pub mod wire;
 
-pub use home::{Instance, SERVER_LOGS, remove_home, remove_when_free, sweep, those};
+pub use home::{Instance, SERVER_LOGS, leftovers, remove_home, remove_when_free, sweep, those};
 pub use id::{InstanceId, ServerKey};

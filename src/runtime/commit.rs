@@ -286,6 +286,16 @@ const STAGED: &str = "commit.layer";
 
 /// Removes what killed committers have left.
 fn sweep(data: &DataDirs) -> Result<(), CommitError> {
+    scraps(data)?.iter().try_for_each(|path| fs::remove_file(path).map_err(unreadable(path)))
+}
+
+/// What killed committers have left, while nobody commits.
+///
+/// # Errors
+///
+/// [`CommitError::Read`].
+pub fn scraps(data: &DataDirs) -> Result<Vec<PathBuf>, CommitError> {
+    let mut found = Vec::new();
     for directory in [data.tmp(), data.layers()] {
         for entry in fs::read_dir(&directory).map_err(unreadable(&directory))? {
             let path = entry.map_err(unreadable(&directory))?.path();
@@ -293,11 +303,11 @@ fn sweep(data: &DataDirs) -> Result<(), CommitError> {
             let is_part = name.ends_with(".part")
                 && (name.starts_with(".commit.layer.") || name.starts_with(".layer-"));
             if is_part || name == STAGED {
-                fs::remove_file(&path).map_err(unreadable(&path))?;
+                found.push(path);
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn is_empty(upper: &Path) -> Result<bool, CommitError> {

@@ -9,6 +9,7 @@ pub mod discard;
 pub mod doctor;
 pub mod export;
 pub mod facts;
+pub mod gc;
 pub mod host;
 pub mod info;
 pub mod instances;

@@ -209,6 +209,13 @@ fn layers_directory(host: &Host, image: &ImageFile) -> Option<PathBuf> {
     places.into_iter().map(|data| data.layers()).find(|layers| layers.is_dir())
 }
 
+/// The data directories that an image may have by what is known of it, as far as they are there.
+pub(super) fn data_places(host: &Host, image: &Path, image_id: &str) -> Vec<DataDirs> {
+    let asked = host.choices.data.clone().map(DataDirs::at);
+    let places = asked.into_iter().chain([DataDirs::beside(image), own_data(host, image_id)]);
+    places.filter(|data| data.tmp().is_dir() && data.layers().is_dir()).collect()
+}
+
 /// The path without links on the way, where it still leads somewhere.
 pub(super) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())

@@ -14,9 +14,10 @@ use crate::sys::{
     errno::Errno,
     fuse_dev::Connection,
     fusermount,
-    mount::{self, FUSE_TYPE, Unmount},
+    mount::{self, FUSE_TYPE, MountEntry, Unmount},
     process::Pidfd,
     ready,
+    users::effective_ids,
 };
 
 /// How long a server may take to end after an orderly unmount: what it holds back must reach the disk.
@@ -100,6 +101,27 @@ pub fn run(directory: &Path, way: Way) -> Result<Gone, Error> {
         ended.ok_or(Error::Lingers(*pid))?;
     }
     Ok(Gone::Entirely)
+}
+
+/// The places where mounts of the caller's lie (for root: of everybody's) whose connection has ended.
+///
+/// # Errors
+///
+/// The table of mounts cannot be read.
+pub fn dead_mounts() -> io::Result<Vec<PathBuf>> {
+    let (uid, _) = effective_ids();
+    let table = mount::table()?;
+    let is_ours = |entry: &&MountEntry| entry.kind == FUSE_TYPE && (uid == 0 || entry.owner == Some(uid));
+    // A mount below another one cannot be reached by its path.
+    let is_on_top = |entry: &&MountEntry| {
+        table.iter().rfind(|other| other.target == entry.target).is_some_and(|top| top == *entry)
+    };
+    // The mount itself is asked only where nobody serves it: one that is busy may take its time to answer.
+    let is_dead = |entry: &&MountEntry| {
+        Connection::of_device(entry.minor).servers().is_empty() && mount::is_dead(&entry.target)
+    };
+    let dead = table.iter().filter(is_ours).filter(is_on_top).filter(is_dead);
+    Ok(dead.map(|entry| entry.target.clone()).collect())
 }
 
 /// The absolute place of a mount point, found without asking the mount itself, which may be dead.

@@ -142,6 +142,8 @@ pub struct MountEntry {
     pub kind: String,
     /// Its source name.
     pub source: OsString,
+    /// Of a FUSE mount: the user who has mounted it.
+    pub owner: Option<u32>,
 }
 
 /// The mounts of the caller's namespace, a later one lying over an earlier one at the same place.
@@ -163,7 +165,10 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     fields.by_ref().find(|field| *field == b"-")?;
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = OsString::from_vec(unescape(fields.next()?));
-    Some(MountEntry { minor, target: PathBuf::from(OsString::from_vec(target)), kind, source })
+    let mut options = fields.next().unwrap_or_default().split(|byte| *byte == b',');
+    let owner = options.find_map(|option| option.strip_prefix(b"user_id="));
+    let owner = owner.and_then(|uid| std::str::from_utf8(uid).ok()?.parse().ok());
+    Some(MountEntry { minor, target: PathBuf::from(OsString::from_vec(target)), kind, source, owner })
 }
 
 /// Undoes the table's `\ooo` for space, tab, newline and backslash.
@@ -206,6 +211,7 @@ mod tests {
         assert_eq!(entry.target, Path::new("/mnt/a b"));
         assert_eq!(entry.kind, FUSE_TYPE);
         assert_eq!(entry.source, "my\\name");
+        assert_eq!(entry.owner, Some(0));
         assert_eq!(parse_line(b""), None);
         assert_eq!(parse_line(b"42 29 0:57 / /mnt"), None);
     }

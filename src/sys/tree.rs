@@ -133,6 +133,12 @@ impl DirFd {
         Ok(Some(contents))
     }
 
+    /// Whether there is an entry with this name, or that cannot be told.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        !matches!(rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
+    }
+
     /// Opens a file for appending, made for its owner alone where it is missing.
     ///
     /// # Errors

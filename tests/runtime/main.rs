@@ -17,6 +17,7 @@ mod browse;
 mod commit;
 mod exec;
 mod exit_codes;
+mod gc;
 mod hostile;
 mod image;
 mod instances;

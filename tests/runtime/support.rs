@@ -235,10 +235,19 @@ impl World {
 
     /// The image with arguments, as the world's user.
     pub fn command<T: AsRef<OsStr>>(&self, arguments: &[T]) -> Command {
+        self.program(&self.image, arguments)
+    }
+
+    /// The tool with arguments, as the world's user.
+    pub fn tool<T: AsRef<OsStr>>(&self, arguments: &[T]) -> Command {
+        self.program(Path::new(env!("CARGO_BIN_EXE_fim")), arguments)
+    }
+
+    fn program<T: AsRef<OsStr>>(&self, program: &Path, arguments: &[T]) -> Command {
         let mut command = match self.who {
             Who::Myself => {
                 let mut command = Command::new("env");
-                command.arg(OPEN_SIGNALS).arg(&self.image);
+                command.arg(OPEN_SIGNALS).arg(program);
                 command
             }
             Who::Plain => {
@@ -249,7 +258,7 @@ impl World {
                     .arg(self.path("fuse"))
                     .args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"])
                     .args(["env", OPEN_SIGNALS])
-                    .arg(&self.image);
+                    .arg(program);
                 command
             }
         };

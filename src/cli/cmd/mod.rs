@@ -14,6 +14,7 @@ pub mod desktop;
 pub mod doctor;
 pub mod env;
 pub mod exec;
+pub mod gc;
 pub mod help;
 pub mod info;
 pub mod instance;

@@ -297,6 +297,52 @@ impl Registry {
         Ok(over)
     }
 
+    /// The records as they are; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn look(&self) -> Result<Vec<State>, StateError> {
+        let _lock = self.lock()?;
+        let names = self.directory.names().map_err(self.failed("list"))?;
+        let own = names.iter().filter_map(|name| self.directory.open_in(name).ok());
+        Ok(own.filter_map(|own| read_state(&own)).collect())
+    }
+
+    /// The records that nobody needs: those beyond the last ended ones, and directories in which none was ever written.
+    /// They are removed if `removing`, and the records of instances that are gone without a word archived.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn tidy(&self, removing: bool) -> Result<Vec<PathBuf>, StateError> {
+        let _lock = self.lock()?;
+        let (mut over, mut dead) = (Vec::new(), Vec::new());
+        let mut ended: Vec<(u64, String)> = Vec::new();
+        for name in self.directory.names().map_err(self.failed("list"))? {
+            let Some(name) = name.to_str() else { continue };
+            let Ok(own) = self.directory.open_in(name) else { continue };
+            match (name.rsplit_once(ENDED), read_state(&own)) {
+                (Some((_, moment)), _) => ended.push((moment.parse().unwrap_or(0), name.to_owned())),
+                (None, Some(state)) if is_over(&state) => {
+                    ended.push((state.started, ended_name(name, &state)));
+                    dead.push((name.to_owned(), state));
+                }
+                // What we do not understand may be another build's.
+                (None, None) if !own.has(STATE) => over.push(name.to_owned()),
+                (None, _) => {}
+            }
+        }
+        ended.sort_unstable();
+        ended.truncate(ended.len().saturating_sub(KEPT));
+        over.extend(ended.into_iter().map(|(_, name)| name));
+        if removing {
+            dead.into_iter().try_for_each(|(name, state)| self.archive(&name, state))?;
+            over.iter().try_for_each(|name| self.directory.remove(name)).map_err(self.failed("remove"))?;
+        }
+        Ok(over.into_iter().map(|name| self.path.join(name)).collect())
+    }
+
     /// Reads a record; `None` where there is none that we understand.
     fn read(&self, name: &str) -> Result<Option<Found>, StateError> {
         let own = match self.directory.open_in(name) {

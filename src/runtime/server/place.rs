@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ServerError, message::LIMIT};
+use super::{ServerError, join::nobody_listens, message::LIMIT};
 use crate::{
     instance::{ServerKey, dirs::AppDirs},
     sys::{
@@ -106,21 +106,7 @@ impl Place {
     ///
     /// [`ServerError::Place`].
     pub fn is_over(&self) -> Result<bool, ServerError> {
-        let failed = |source| ServerError::Place { path: self.path(), source };
-        let servers = DirFd::open(&self.servers).map_err(failed)?;
-        let directory = match servers.open_in(&self.name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            other => other.map_err(failed)?,
-        };
-        // Whoever starts or ends holds the lock.
-        if !directory.lock(false).map_err(failed)? {
-            return Ok(false);
-        }
-        let locked = Locked { servers, directory, name: self.name.clone() };
-        if locked.connect().is_ok() {
-            return Ok(false);
-        }
-        locked.remove().map(|()| true).map_err(failed)
+        Ok(self.is_left(true)? || !self.path().exists())
     }
 
     /// Removes the directory of a server that was killed, unless another one is there by now.
@@ -149,6 +135,33 @@ impl Place {
         }
         look();
         locked.remove().map_err(|source| ServerError::Place { path: self.path(), source })
+    }
+
+    /// Whether this is what a killed server has left: nobody listens, and nobody is about to. It is removed then if
+    /// `removing`.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Place`].
+    pub fn is_left(&self, removing: bool) -> Result<bool, ServerError> {
+        let failed = |source| ServerError::Place { path: self.path(), source };
+        let servers = DirFd::open(&self.servers).map_err(failed)?;
+        let directory = match servers.open_in(&self.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            other => other.map_err(failed)?,
+        };
+        if !directory.lock(false).map_err(failed)? || !directory.is_entry_of(&servers, &self.name) {
+            return Ok(false);
+        }
+        let locked = Locked { servers, directory, name: self.name.clone() };
+        match locked.connect() {
+            Err(error) if nobody_listens(&error) => {}
+            _ => return Ok(false),
+        }
+        if removing {
+            locked.remove().map_err(failed)?;
+        }
+        Ok(true)
     }
 
     fn path_of(&self, name: &str) -> PathBuf {
