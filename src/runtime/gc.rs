@@ -97,7 +97,7 @@ pub fn collect(host: &Host, mode: Mode) -> Result<Found, InstanceError> {
     found.sockets(&states, mode);
     for registry in &registries {
         let removed = registry.tidy(mode == Mode::Remove);
-        found.add(Kind::Record, removed);
+        found.add(Kind::Record, registry.path(), removed);
     }
     found.mounts(mode);
     found.staged(host, global.path(), &states, mode);
@@ -105,10 +105,15 @@ pub fn collect(host: &Host, mode: Mode) -> Result<Found, InstanceError> {
 }
 
 impl Found {
-    fn add<E: std::error::Error + 'static>(&mut self, kind: Kind, paths: Result<Vec<PathBuf>, E>) {
+    fn add<E>(&mut self, kind: Kind, place: &Path, paths: Result<Vec<PathBuf>, E>)
+    where
+        E: std::error::Error + 'static,
+    {
         match paths {
             Ok(paths) => self.leftovers.extend(paths.into_iter().map(|path| Leftover { kind, path })),
-            Err(error) => self.failures.push(one_line(&error)),
+            Err(error) => {
+                self.failures.push(format!("cannot tidy up {}: {}", place.display(), one_line(&error)))
+            }
         }
     }
 
@@ -134,7 +139,7 @@ impl Found {
         for build in self.names(&global.join("app")) {
             let place = build.join("instance");
             if place.is_dir() {
-                self.add(Kind::Instance, instance::leftovers(&place, mode == Mode::Remove));
+                self.add(Kind::Instance, &place, instance::leftovers(&place, mode == Mode::Remove));
             }
         }
     }
@@ -145,7 +150,7 @@ impl Found {
             let key = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Some(place) = Place::of_text(&app, key) else { continue };
             let was = place.is_left(mode == Mode::Remove);
-            self.add(Kind::Server, was.map(|was| if was { vec![path] } else { Vec::new() }));
+            self.add(Kind::Server, &path, was.map(|was| if was { vec![path.clone()] } else { Vec::new() }));
         }
     }
 
@@ -161,7 +166,7 @@ impl Found {
                 name.parse::<u32>().is_ok() && !Path::new("/proc").join(name).exists()
             };
             let gone: Vec<PathBuf> = self.names(&place).into_iter().filter(is_gone).collect();
-            self.add(Kind::Socket, removed(&place, gone, mode));
+            self.add(Kind::Socket, &place, removed(&place, gone, mode));
         }
     }
 
@@ -174,10 +179,10 @@ impl Found {
                         Mode::Remove => unmount::run(&target, way).map(|_| ()),
                         Mode::List => Ok(()),
                     };
-                    self.add(Kind::Mount, gone.map(|()| vec![target]));
+                    self.add(Kind::Mount, &target, gone.map(|()| vec![target.clone()]));
                 }
             }
-            Err(error) => self.add::<io::Error>(Kind::Mount, Err(error)),
+            Err(error) => self.failures.push(format!("cannot read the table of mounts: {error}")),
         }
     }
 
@@ -193,7 +198,7 @@ impl Found {
                 let parts = commit::scraps(&data);
                 if !matches!(&parts, Ok(parts) if parts.is_empty()) {
                     let removed = remove_scraps(&app, id, &data, mode);
-                    self.add(Kind::Staged, removed);
+                    self.add(Kind::Staged, data.path(), removed);
                 }
             }
         }

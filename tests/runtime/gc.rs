@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::net::UnixListener,
+    os::unix::{fs::MetadataExt as _, net::UnixListener},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -81,11 +81,15 @@ fn leftovers_go_and_the_living_stay() {
         assert!(gc(world, &[]).is_empty());
         let [home, server] = killed(world);
         let mut expected: BTreeSet<(String, PathBuf)> =
-            [("instance".to_owned(), home.clone()), ("server".to_owned(), server.clone())].into();
+            [("instance".to_owned(), home.clone()), ("server".to_owned(), server)].into();
         // What another build has left, and what lives under another key.
         let other = world.path("global/app/0000000_20000101000000/instance");
         fs::create_dir_all(&other).unwrap();
         copy(&home, &other.join("17"));
+        for folder in [&other, other.parent().unwrap(), &world.path("data/layers")] {
+            let owner = fs::metadata(&home).unwrap().uid();
+            std::os::unix::fs::chown(folder, Some(owner), None).unwrap();
+        }
         expected.insert(("instance".to_owned(), other.join("17")));
         // One record that tells of somebody dead, 25 that have ended, one that was never written.
         let records = only_child(&world.path("global/state/instances"));

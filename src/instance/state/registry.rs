@@ -297,6 +297,12 @@ impl Registry {
         Ok(over)
     }
 
+    /// Where they are.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The records as they are; changes nothing.
     ///
     /// # Errors
