@@ -112,7 +112,7 @@ impl Found {
         match paths {
             Ok(paths) => self.leftovers.extend(paths.into_iter().map(|path| Leftover { kind, path })),
             Err(error) => {
-                self.failures.push(format!("cannot tidy up {}: {}", place.display(), one_line(&error)))
+                self.failures.push(format!("cannot tidy up {}: {}", place.display(), one_line(&error)));
             }
         }
     }
