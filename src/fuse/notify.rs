@@ -4,7 +4,13 @@
 //! never sent by a session thread: the file system puts it into a queue, and a thread of its own sends it. The exception
 //! are attributes: to forget them takes no lock, and is done before the request that changed them is answered.
 
-use std::{collections::VecDeque, ffi::OsStr, io, os::unix::ffi::OsStrExt as _};
+use std::{
+    collections::VecDeque,
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt as _,
+    time::{Duration, Instant},
+};
 
 use fuser::{INodeNo, Notifier};
 
@@ -12,6 +18,9 @@ use crate::{
     sync::{Arc, Condvar, Mutex, thread},
     vfs::{Ino, Invalidate},
 };
+
+/// How long a notice waits that is to come behind an answer: much longer than the kernel takes to act on one.
+const AFTERWARDS: Duration = Duration::from_millis(10);
 
 /// A notice that waits to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +42,8 @@ pub struct Notices {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Notice>,
+    /// Not before these moments, which come in order.
+    later: VecDeque<(Instant, Notice)>,
     /// There from the start of the session to its end.
     notifier: Option<Notifier>,
     closed: bool,
@@ -61,6 +72,7 @@ impl Notices {
         let mut state = self.state.lock();
         state.closed = true;
         state.waiting.clear();
+        state.later.clear();
         state.notifier = None;
         self.changed.notify_all();
     }
@@ -75,7 +87,16 @@ impl Notices {
             if let Some(notice) = state.waiting.pop_front() {
                 return Some(notice);
             }
-            self.changed.wait(&mut state);
+            match state.later.front() {
+                Some((due, _)) if *due <= Instant::now() => {
+                    return state.later.pop_front().map(|(_, notice)| notice);
+                }
+                Some((due, _)) => {
+                    let due = *due;
+                    self.changed.wait_until(&mut state, due);
+                }
+                None => self.changed.wait(&mut state),
+            }
         }
     }
 
@@ -92,6 +113,15 @@ impl Notices {
 impl Invalidate for Notices {
     fn entry(&self, parent: Ino, name: &[u8]) {
         self.put(Notice::Entry { parent, name: name.into() });
+    }
+
+    fn entry_afterwards(&self, parent: Ino, name: &[u8]) {
+        let notice = Notice::Entry { parent, name: name.into() };
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.later.push_back((Instant::now() + AFTERWARDS, notice));
+            self.changed.notify_one();
+        }
     }
 
     fn inode(&self, ino: Ino, data: bool) {
@@ -139,6 +169,13 @@ mod tests {
         for notice in expected {
             assert_eq!(notices.next(), Some(notice));
         }
+        let before = Instant::now();
+        notices.entry_afterwards(Ino::ROOT, b"later");
+        notices.entry(Ino::ROOT, b"now");
+        for name in [&b"now"[..], b"later"] {
+            assert_eq!(notices.next(), Some(Notice::Entry { parent: Ino::ROOT, name: name.into() }));
+        }
+        assert!(before.elapsed() >= AFTERWARDS);
         notices.close();
         notices.inode(Ino::new(8), false);
         assert_eq!(notices.next(), None);

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// How many of the names that are left to a file are looked up again when one goes.
+const COUNTED_AGAIN: usize = 4;
+
 impl Overlay {
     pub(super) fn do_unlink(&self, parent: Ino, name: Name<'_>) -> Result<()> {
         let _gate = self.gate.read();
@@ -82,11 +85,27 @@ impl Overlay {
             self.leave_index(&mut state);
             state.take_link(dir, name)
         };
+        self.count_again(node);
         self.index_remove(dir, name);
         if let Some(link) = link {
             self.table.release(&self.stack, &link.parent, 1);
         }
         Ok(None)
+    }
+
+    /// One of several names of `node` has gone.
+    ///
+    /// The kernel takes one off its count of names when it hears so. Who asks for the attributes in between has told it
+    /// the new count already, and then there is one too few: with none, link(2) is refused before we are asked. So it is
+    /// made to look a name up again.
+    pub(super) fn count_again(&self, node: &Node) {
+        let links: Vec<_> = {
+            let state = node.state.lock();
+            state.links.iter().take(COUNTED_AGAIN).map(|link| (link.parent.ino, link.name.clone())).collect()
+        };
+        for (parent, name) in links {
+            self.invalidate.entry_afterwards(parent, &name);
+        }
     }
 
     /// Puts a whiteout in the place of a file, in one step.

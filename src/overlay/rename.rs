@@ -191,6 +191,7 @@ impl Overlay {
                 state.removed = replaced.node.is_dir();
                 let link = state.take_link(new_dir, new_name);
                 drop(state);
+                self.count_again(&replaced.node);
                 if let Some(link) = link {
                     self.table.release(&self.stack, &link.parent, 1);
                 }

@@ -149,6 +149,8 @@ pub enum SeekWhence {
 pub trait Invalidate: Send + Sync {
     /// The entry `name` of `parent` is no longer what the kernel remembers.
     fn entry(&self, parent: Ino, name: &[u8]);
+    /// The same a moment after the request that is being served has been answered.
+    fn entry_afterwards(&self, parent: Ino, name: &[u8]);
     /// Attributes of `ino` changed; with `data` its contents as well. Without, the kernel has forgotten them when this
     /// returns.
     fn inode(&self, ino: Ino, data: bool);
@@ -160,6 +162,7 @@ pub struct NoInvalidate;
 
 impl Invalidate for NoInvalidate {
     fn entry(&self, _parent: Ino, _name: &[u8]) {}
+    fn entry_afterwards(&self, _parent: Ino, _name: &[u8]) {}
     fn inode(&self, _ino: Ino, _data: bool) {}
 }
 

@@ -36,6 +36,7 @@ impl Invalidate for Told {
     fn entry(&self, _parent: Ino, name: &[u8]) {
         self.0.lock().unwrap().push(String::from_utf8_lossy(name).into_owned());
     }
+    fn entry_afterwards(&self, _parent: Ino, _name: &[u8]) {}
     fn inode(&self, _ino: Ino, _data: bool) {}
 }
 

@@ -25,6 +25,8 @@ struct Told(Mutex<Vec<(Ino, bool)>>);
 impl Invalidate for Told {
     fn entry(&self, _: Ino, _: &[u8]) {}
 
+    fn entry_afterwards(&self, _: Ino, _: &[u8]) {}
+
     fn inode(&self, ino: Ino, data: bool) {
         self.0.lock().unwrap().push((ino, data));
     }

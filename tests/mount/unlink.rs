@@ -2,9 +2,15 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, Write as _},
+    io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 use crate::support::on_mount;
 
@@ -45,6 +51,35 @@ on_mount! {
         assert_eq!(fs::read_to_string(at.join("dir/second")).unwrap(), "lower file\n");
     }
 
+    fn a_file_can_be_linked_whoever_looks_at_it_while_names_go(at) {
+        let file = at.join("file");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let mask = StatxFlags::BASIC_STATS;
+                        rustix::fs::statx(CWD, &file, AtFlags::STATX_FORCE_SYNC, mask).unwrap();
+                    }
+                });
+            }
+            let linkers: Vec<_> = (0..3)
+                .map(|number| {
+                    let (name, file) = (at.join(format!("again{number}")), &file);
+                    scope.spawn(move || {
+                        for _ in 0..200 {
+                            link_within(Duration::from_secs(10), file, &name);
+                            fs::remove_file(&name).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            let ends: Vec<_> = linkers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(ends.iter().all(Result::is_ok));
+        });
+    }
+
     fn a_removed_directory_stays_usable_for_who_is_in_it(at) {
         let dir = at.join("new");
         fs::create_dir(&dir).unwrap();
@@ -53,6 +88,15 @@ on_mount! {
         assert_eq!(open.metadata().unwrap().nlink(), 0);
         let inside = rustix::fs::openat(&open, "x", rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY, 0o600.into());
         assert_eq!(inside.err(), Some(rustix::io::Errno::NOENT));
+    }
+}
+
+/// The kernel may count one name too few for some milliseconds; not for good.
+fn link_within(limit: Duration, file: &Path, name: &Path) {
+    let end = Instant::now() + limit;
+    while let Err(error) = fs::hard_link(file, name) {
+        assert!(error.kind() == io::ErrorKind::NotFound && Instant::now() < end, "{error}");
+        thread::sleep(Duration::from_millis(5));
     }
 }
 
