@@ -15,15 +15,28 @@ use crate::{
 
 /// One piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     /// Bytes of a block.
-    Data { block: u32, offset: u32, len: u64 },
+    Data {
+        /// The block's number.
+        block: u32,
+        /// Where in the block they begin.
+        offset: u32,
+        /// How many there are.
+        len: u64,
+    },
     /// Zeros that are not stored.
-    Hole { len: u64 },
+    Hole {
+        /// How many there are.
+        len: u64,
+    },
 }
 
 impl Piece {
-    pub(super) const fn len(self) -> u64 {
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    /// Its length in bytes.
+    pub const fn len(self) -> u64 {
         match self {
             Self::Data { len, .. } | Self::Hole { len } => len,
         }
