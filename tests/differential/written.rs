@@ -358,7 +358,7 @@ fn times_are_clamped_and_the_history_is_told() {
     case.set_mtime("new", 2_000_000_000, 7);
     case.set_mtime("", 3_000, 0);
     let latest_time = Some(Timestamp { seconds: 1_500_000_000, nanos: 0 });
-    let history = Some(History { arguments: vec!["fim".into(), "archive".into()] });
+    let history = Some(History { arguments: vec!["fim".into(), "archive".into()], ..History::default() });
     case.write(&DirSource::open(&case.tree()).unwrap(), &WriteOptions { latest_time, history, ..options() });
     if let Some(dwarfsck) = upstream::tool("dwarfsck") {
         let text =

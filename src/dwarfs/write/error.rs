@@ -48,6 +48,9 @@ pub enum WriteError {
     /// A source's side car is damaged.
     #[error("the side car of the source is damaged")]
     Sidecar(#[source] crate::dwarfs::Error),
+    /// An archive that another one is made from is damaged.
+    #[error("cannot read an archive that it is made from")]
+    Archive(#[source] crate::dwarfs::Error),
     /// A tar file that cannot be understood.
     #[error("cannot read the tar file at offset {offset:#x}: {problem}")]
     Tar {

@@ -21,15 +21,19 @@ mod dedup;
 mod dir_source;
 mod error;
 mod faults;
+mod in_order;
 mod inspect;
 mod level;
 mod memory;
+mod merged_source;
 mod object;
 mod options;
 mod order;
 mod progress;
 mod publish;
 mod read;
+mod recompress;
+mod reuse;
 mod sample;
 mod scan;
 mod segment;
@@ -54,10 +58,13 @@ pub use error::{PathText, TarProblem, WriteError};
 pub use faults::{Faults, Unreadable};
 pub use level::Level;
 pub use memory::least as least_memory;
+pub use merged_source::{FromArchives, MergedSource, Origin};
 pub use object::{Content, Device, FileContent, Object, Timestamp};
 pub use options::{History, Order, Packing, Segmentation, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
+pub use recompress::{Keep, Recompressed, block_size_bits, compression_of, recompress};
+pub use reuse::{Reused, write_merged};
 pub use source::{Contents, Source};
 pub use tar_source::{TarLimits, TarSource};
 pub use tree::{EntryId, ObjectId, Tree};
@@ -179,7 +186,8 @@ fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
         timestamp: created,
         library_versions: None,
     };
-    history::History { entries: vec![entry] }.encode()
+    let before = history.before.iter().cloned();
+    history::History { entries: before.chain([entry]).collect() }.encode()
 }
 
 fn summarise(tree: &Tree, segmented: &segment::Segmented, lost: usize, told: Summary) -> Summary {

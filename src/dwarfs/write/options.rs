@@ -11,7 +11,10 @@ use super::{
     object::Timestamp,
     segment::LEAST_BITS,
 };
-use crate::{dwarfs::profile::Profile, sync::Arc};
+use crate::{
+    dwarfs::{format::history::HistoryEntry, profile::Profile},
+    sync::Arc,
+};
 
 /// Which times of an object are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,11 +105,13 @@ impl Default for Packing {
     }
 }
 
-/// Who made the archive, and how: one entry of its history.
+/// Who made the archive, and how: an entry of its history behind those of what it is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
     /// The command line.
     pub arguments: Vec<String>,
+    /// The history of what it is made from, oldest first.
+    pub before: Vec<HistoryEntry>,
 }
 
 /// How an archive is to be made. The same source and options give the same bytes, whatever the number of threads.
