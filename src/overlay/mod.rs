@@ -15,6 +15,7 @@
 //!   create.rs remove.rs rename.rs link.rs attr.rs data.rs xattr.rs    one file for each family of operations
 //!   freeze.rs     standing still for a commit, and going on with the upper as a layer
 //!   export.rs    an upper that others understand
+//!   flatten.rs    a stack of layers as one layer
 //!   file_system.rs    the role that the front calls
 //!   layers_view.rs    each layer by itself, a file system of its own
 //! ```
@@ -41,6 +42,7 @@ mod dir_index;
 mod export;
 mod file_system;
 mod find;
+mod flatten;
 mod fold;
 mod freeze;
 mod layers_view;
@@ -66,6 +68,7 @@ use crate::{
 };
 
 pub use export::ExportError;
+pub use flatten::{Attributes, Below, Flat, FlatDirectory, Flattening, Part};
 pub use fold::Folding;
 pub use freeze::FreezeGuard;
 pub use layers_view::LayersView;

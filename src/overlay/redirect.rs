@@ -8,7 +8,7 @@ use super::{Overlay, node::Node};
 use crate::{sync::Arc, vfs::Name};
 
 /// Longest redirect that is followed, in bytes: a path may not be longer.
-const LONGEST: usize = 4096;
+pub(super) const LONGEST: usize = 4096;
 
 /// Longest redirect that is written, in bytes: file systems keep all attributes of an object in one block, of which this
 /// leaves some for others. Where they take more the file system says so.
