@@ -59,6 +59,15 @@ impl ArchiveLayer {
         &self.archive
     }
 
+    /// The inode of the archive that a node stands for.
+    ///
+    /// # Errors
+    ///
+    /// `ESTALE` for what is no node of an archive.
+    pub fn inode(&self, node: NodeId) -> Result<Inode> {
+        inode_of(node)
+    }
+
     fn attr_of(&self, inode: Inode) -> Result<Attr, ArchiveError> {
         self.archive.attr(inode).map(|stat| attr(inode, &stat))
     }

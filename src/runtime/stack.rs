@@ -110,7 +110,7 @@ impl CachePlan {
 }
 
 /// The default bound on a machine with this much memory, where control groups allow this much of it.
-fn spare(machine: Option<u64>, groups: Option<u64>) -> usize {
+pub(super) fn spare(machine: Option<u64>, groups: Option<u64>) -> usize {
     let machine = machine.map_or(CACHE, |bytes| bytes / SHARE_OF_MACHINE);
     let groups = groups.map_or(CACHE, |bytes| bytes / SHARE_OF_GROUP);
     usize::try_from(CACHE.min(machine).min(groups).max(LEAST_CACHE)).unwrap_or(usize::MAX)

@@ -31,6 +31,7 @@ mod overlay;
 mod permissions;
 mod place;
 mod profile;
+mod remaking;
 mod signals;
 mod starting;
 mod support;

@@ -7,15 +7,19 @@ use clap::{Args, Subcommand};
 use super::{
     care::{self, Care},
     making::{self, Compression},
+    recompress::{self, RecompressArgs},
+    squash::{self, SquashArgs},
 };
 use crate::{
     cli::Outcome,
     runtime::{create::Report, host::Host, layer},
 };
 
-/// Makes archives.
+/// Makes archives, of directories and of other archives.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: fim archive create rootfs rootfs.dwarfs")]
+#[command(after_help = "Examples: fim archive create rootfs rootfs.dwarfs\n          \
+                              fim archive recompress rootfs.dwarfs small.dwarfs --level 9\n          \
+                              fim archive squash base.layer fixes.layer merged.layer --base")]
 pub struct ArchiveArgs {
     /// What to do.
     #[command(subcommand)]
@@ -28,6 +32,10 @@ pub enum ArchiveAction {
     /// Archives a directory.
     #[command(after_help = "Example: fim archive create rootfs rootfs.dwarfs")]
     Create(MakeArgs),
+    /// Compresses an archive anew, or packs its contents anew.
+    Recompress(RecompressArgs),
+    /// Makes one archive of several layers.
+    Squash(SquashArgs),
 }
 
 /// A directory that becomes an archive.
@@ -56,6 +64,8 @@ pub struct MakeArgs {
 pub fn run(args: &ArchiveArgs, report: &dyn Report) -> Outcome {
     match &args.action {
         ArchiveAction::Create(make) => create(make, report),
+        ArchiveAction::Recompress(args) => recompress::run(args, report),
+        ArchiveAction::Squash(args) => squash::run(args, report),
     }
 }
 

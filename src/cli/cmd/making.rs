@@ -88,6 +88,29 @@ impl Compression {
         Ok((options, created))
     }
 
+    /// The first part that was set apart and says how blocks are cut, not only how they are compressed.
+    pub(super) fn recut(&self) -> Option<&'static str> {
+        let parts = [
+            (self.block_size_bits.is_some(), "--block-size-bits"),
+            (self.window_size.is_some(), "--window-size"),
+            (self.window_step.is_some(), "--window-step"),
+            (self.lookback.is_some(), "--lookback"),
+            (self.order.is_some(), "--order"),
+            (self.categorize.is_some(), "--categorize"),
+        ];
+        parts.into_iter().find(|(is_set, _)| *is_set).map(|(_, name)| name)
+    }
+
+    /// Makes blocks as long as those of archives that are there, unless their length was set apart.
+    pub(super) fn fit(&self, options: &mut WriteOptions, block_size_bits: u8) {
+        if self.block_size_bits.is_none() {
+            options.block_size_bits = block_size_bits;
+        }
+        if self.memory_limit.is_none() {
+            options.memory_limit = options.memory_limit.map(|limit| limit.max(least_memory(options)));
+        }
+    }
+
     /// Replaces what a level stands for by what is set apart.
     fn tune(&self, options: &mut WriteOptions) -> Result<(), Failure> {
         set(&mut options.block_size_bits, self.block_size_bits);
