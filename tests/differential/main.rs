@@ -7,6 +7,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a test fails by panicking, and says on stderr what it saw"
@@ -15,8 +16,12 @@
 mod bad;
 mod check;
 mod compat;
+mod drawn;
 mod formats;
 mod made;
+mod recompress;
+mod seen;
+mod squash;
 mod support;
 mod tool;
 mod tree_facts;
