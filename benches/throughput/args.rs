@@ -66,6 +66,8 @@ pub enum Part {
     Start,
     /// A program that reads many files, with and without an access profile.
     Profile,
+    /// A large change becomes a layer.
+    Commit,
 }
 
 /// What lies below the writable stack.

@@ -16,6 +16,7 @@ mod archives;
 mod args;
 mod cleanup;
 mod command;
+mod commit;
 mod content;
 mod facts;
 mod failure;
@@ -107,6 +108,9 @@ fn run(args: &Args) -> Result<()> {
         let source = Source { name: "base", tree: &base, fingerprint: census.fingerprint };
         let plan = profile::Plan { host: &host, args, source, census: &census, rooms: &rooms };
         show(&mut reports, profile::measure(&plan)?);
+    }
+    if args.wants(Part::Commit) {
+        show(&mut reports, commit::measure(args, &host, &rooms)?);
     }
     save(args, &reports)
 }
