@@ -16,7 +16,7 @@ use crate::sys::{fifo, tree::DirFd};
 const PATIENCE: u32 = 1000;
 
 /// What an instance directory holds, beside its files.
-const FOLDERS: [(&str, u32); 14] = [
+const FOLDERS: [(&str, u32); 15] = [
     ("portal", 0o700),
     ("portal/daemon", 0o700),
     ("portal/dispatcher", 0o700),
@@ -29,6 +29,7 @@ const FOLDERS: [(&str, u32); 14] = [
     ("logs/daemon/guest", 0o700),
     ("logs/dispatcher", 0o700),
     ("logs/dispatcher/host", 0o700),
+    ("logs/dispatcher/guest", 0o700),
     ("mount", 0o755),
     ("layers", 0o755),
 ];

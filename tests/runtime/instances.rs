@@ -364,6 +364,16 @@ fn scripts_of_the_image_run_at_start_and_stop() {
         assert_eq!(instance_says(world, &["stop", "web"]), "stopped web");
         assert_eq!(world.says("ls /marks-stop"), "/marks-stop");
         assert_eq!(instance_says(world, &["logs", "web"]), "started 7\nover");
+        // A stop script that fails is told, and the instance ends all the same.
+        for (script, complaint) in [("exit 3\n", "it ended with 3"), ("sleep 60\n", "it was ended after 1 s")]
+        {
+            set("stop", script);
+            instance_says(world, &["start", "web"]);
+            let stopped = instance(world, &["stop", "web", "--timeout", "1"]);
+            assert!(stopped.status.success(), "{stopped:?}");
+            let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
+            assert!(said.contains("stop script of web") && said.contains(complaint), "{said}");
+        }
         instance_says(world, &["script", "clear", "start"]);
         assert_eq!(instance_says(world, &["script", "show", "start"]), "");
     });

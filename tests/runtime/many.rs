@@ -127,3 +127,25 @@ fn two_instances_write_together() {
         says(world, &["fim-instance", "stop", "--all", "--signal", "KILL"]);
     });
 }
+
+#[test]
+fn large_environments_travel_at_once() {
+    for_each_user(|world| {
+        says(world, &["fim-instance", "start", "a"]);
+        // 1 MiB in all; the kernel takes no single word that is larger.
+        let words: Vec<String> = ('A'..='H').map(|name| format!("{name}={}", "x".repeat(131_000))).collect();
+        let mut all = vec!["fim-instance", "exec"];
+        for word in &words {
+            all.extend(["--env", word]);
+        }
+        all.extend(["a", "sh", "-c", "echo ${#A} ${#H}"]);
+        let many = if count() == 50 { 100 } else { 10 };
+        let running: Vec<_> = (0..many)
+            .map(|_| world.command(&all).stdout(std::process::Stdio::piped()).spawn().unwrap())
+            .collect();
+        for child in running {
+            assert_eq!(said(child.wait_with_output().unwrap()), "131000 131000");
+        }
+        says(world, &["fim-instance", "stop", "a"]);
+    });
+}

@@ -395,7 +395,11 @@ fn a_login_shell_in_an_instance_has_job_control() {
         thread::sleep(Duration::from_millis(200));
         screen.type_in("\x1a");
         screen.wait_for("Stopped");
-        screen.type_in("kill %1; exit 3\r");
+        screen.type_in("fg\r");
+        thread::sleep(Duration::from_millis(200));
+        screen.type_in("\x03");
+        screen.wait_for("^C");
+        screen.type_in("exit 3\r");
         ends_with(child, 3);
         instance.signal(fim::sys::signal::Signal::SIGTERM);
         assert_eq!(instance.end().0, 143);

@@ -39,6 +39,7 @@ use crate::{
 
 /// Running instances of an image.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim instance app.flatimage exec 0 echo hello")]
 pub struct InstanceArgs {
     /// The image.
     image: PathBuf,
@@ -119,6 +120,9 @@ pub enum ScriptAction {
 
 /// How an instance is started.
 #[derive(Args, Debug)]
+#[command(
+    after_help = "Example: fim instance app.flatimage start web --bind ~/site:/var/www:ro --memory 512M -- httpd -f"
+)]
 pub struct StartArgs {
     /// Its name: letters, digits, `.`, `_` and `-`.
     name: String,
@@ -141,6 +145,7 @@ pub struct StartArgs {
 
 /// How instances are ended.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim instance app.flatimage stop 'web-*' --timeout 30")]
 pub struct StopArgs {
     /// Ids, names, beginnings of names, or patterns with `*` and `?`.
     #[arg(required_unless_present = "all")]
@@ -178,6 +183,7 @@ pub struct ListArgs {
 
 /// What to run in an instance.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim instance app.flatimage exec --user root web apt list")]
 pub struct EnterArgs {
     /// Does not wait for the program.
     #[arg(short, long)]
@@ -270,6 +276,7 @@ fn begin(host: &Host, image: PathBuf, args: StartArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
+#[expect(clippy::print_stderr, reason = "what went wrong on the way")]
 fn end(registry: &Registry, image: &Path, args: StopArgs) -> Outcome {
     let signal = signal::by_name(&args.signal)
         .ok_or_else(|| Failure::new(format!("cannot understand the signal {:?}", args.signal)))?;
@@ -283,6 +290,11 @@ fn end(registry: &Registry, image: &Path, args: StopArgs) -> Outcome {
     let stopped = instances::stop(registry, &request)?;
     if stopped.is_empty() {
         return Err(Failure::new("cannot stop anything: no instance of the image runs"));
+    }
+    for one in &stopped {
+        if let Some(complaint) = &one.complaint {
+            eprintln!("fim: the stop script of {} failed: {complaint}", one.instance);
+        }
     }
     settings::lines(stopped.iter().map(|one| {
         let how = if one.killed { "killed" } else { "stopped" };

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     instance::state::{Found, Registry, State, StateError},
+    runtime::run::Finished,
     sys::{
         inherit,
         process::{self, Forked},
@@ -19,6 +20,9 @@ use crate::{
         signal::Signal,
     },
 };
+
+/// Status of a stop script that could not be run at all.
+const NO_SCRIPT: u8 = 125;
 
 /// How instances are ended.
 #[derive(Clone, Debug)]
@@ -42,6 +46,8 @@ pub struct Stopped {
     pub instance: String,
     /// Whether it had to be killed.
     pub killed: bool,
+    /// What went wrong with the stop script.
+    pub complaint: Option<String>,
 }
 
 /// Ends instances and waits until they have ended.
@@ -52,10 +58,13 @@ pub struct Stopped {
 pub fn stop(registry: &Registry, request: &StopRequest) -> Result<Vec<Stopped>, InstanceError> {
     let living = registry.living()?;
     let meant = choose(registry, living, &request.wanted)?;
-    if let Some(script) = request.script.as_deref().filter(|_| !request.force) {
-        for found in meant.iter().filter(|found| found.state.background) {
-            run_script(found, script, request.timeout)?;
-        }
+    let script = request.script.as_deref().filter(|_| !request.force);
+    let mut complaints = Vec::new();
+    for found in &meant {
+        complaints.push(match script.filter(|_| found.state.background) {
+            Some(script) => run_script(found, script, request.timeout)?,
+            None => None,
+        });
     }
     let signal = if request.force { Signal::SIGKILL } else { request.signal };
     tell(&meant, signal)?;
@@ -77,7 +86,8 @@ pub fn stop(registry: &Registry, request: &StopRequest) -> Result<Vec<Stopped>, 
     Ok(meant
         .iter()
         .zip(killed)
-        .map(|(found, killed)| Stopped { instance: found.state.key(), killed })
+        .zip(complaints)
+        .map(|((found, killed), complaint)| Stopped { instance: found.state.key(), killed, complaint })
         .collect())
 }
 
@@ -149,25 +159,33 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern.get(at..).unwrap_or_default().iter().all(|letter| *letter == b'*')
 }
 
-/// Runs the stop script in a process of its own, for no longer than `timeout`: with it the session ends.
-fn run_script(found: &Found, script: &str, timeout: Duration) -> Result<(), InstanceError> {
+/// Runs the stop script in a process of its own, for no longer than `timeout`: with it the session ends. What is returned
+/// went wrong; the instance is ended all the same.
+fn run_script(found: &Found, script: &str, timeout: Duration) -> Result<Option<String>, InstanceError> {
     match process::fork().map_err(InstanceError::step("run the stop script"))? {
-        Forked::Child => process::end(u8::from(script_session(found, script).is_err())),
+        Forked::Child => process::end(script_session(found, script).unwrap_or(NO_SCRIPT)),
         Forked::Parent(child) => {
             let deadline = Instant::now() + timeout;
-            ready::first_readable(&[child.pidfd().as_fd()], Some(deadline))
+            let ended = ready::first_readable(&[child.pidfd().as_fd()], Some(deadline))
                 .map_err(InstanceError::step("wait for the stop script"))?;
             child.pidfd().signal(Signal::SIGKILL).map_err(InstanceError::step("end the stop script"))?;
-            child.wait().map_err(InstanceError::step("wait for the stop script"))?;
-            Ok(())
+            let status = child.wait().map_err(InstanceError::step("wait for the stop script"))?.status();
+            Ok(match (ended, status) {
+                (None, _) => Some(format!("it was ended after {} s", timeout.as_secs())),
+                (_, 0) => None,
+                (_, NO_SCRIPT) => Some("it could not be run".to_owned()),
+                (_, status) => Some(format!("it ended with {status}")),
+            })
         }
     }
 }
 
-fn script_session(found: &Found, script: &str) -> Result<(), InstanceError> {
+fn script_session(found: &Found, script: &str) -> Result<u8, InstanceError> {
     let null = inherit::null().map_err(InstanceError::step("open /dev/null"))?;
     let [out, err] = logs_of(&found.path).map_err(InstanceError::step("open the logs of the instance"))?;
-    enter(found, script_request(script), [null.as_fd(), out.as_fd(), err.as_fd()]).map(drop)
+    match enter(found, script_request(script), [null.as_fd(), out.as_fd(), err.as_fd()])? {
+        Finished::Status(status) | Finished::NotStarted { status, .. } => Ok(status),
+    }
 }
 
 #[cfg(test)]

@@ -285,9 +285,8 @@ fn prepare(enter: Enter, base: &BTreeMap<OsString, OsString>) -> Result<Start, i
         directories.push(user.home);
     }
     environment.extend(enter.environment);
-    if directories.is_empty() {
-        directories.extend(environment.get(std::ffi::OsStr::new("HOME")).map(Into::into));
-    }
+    // As at the start of the instance: where the caller is, else at home.
+    directories.extend(environment.get(std::ffi::OsStr::new("HOME")).map(Into::into));
     Ok(Start {
         arguments: enter.arguments,
         environment,

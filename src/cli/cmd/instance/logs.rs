@@ -16,6 +16,7 @@ use crate::{
 
 /// Which part of the logs is printed.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim instance app.flatimage logs web --since 10m -f")]
 pub struct LogsArgs {
     /// The instance, or the last one that was called so.
     instance: String,

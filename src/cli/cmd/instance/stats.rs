@@ -26,6 +26,7 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 
 /// What is measured.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim instance app.flatimage stats web --no-stream --json")]
 pub struct StatsArgs {
     /// The instance; without one, all of the image.
     instance: Option<String>,
