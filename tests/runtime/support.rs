@@ -364,6 +364,19 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// A test that fails leaves no process behind; one that goes well has looked.
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for pid in self.processes() {
+                let killed = fim::sys::process::Pidfd::open(pid)
+                    .and_then(|process| process.signal(fim::sys::signal::Signal::SIGKILL));
+                drop(killed);
+            }
+        }
+    }
+}
+
 /// A shell cannot trap what was ignored when it started, and whoever runs the tests may ignore what he likes.
 const OPEN_SIGNALS: &str = "--default-signal";
 
