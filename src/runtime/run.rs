@@ -14,7 +14,7 @@ mod outfit;
 mod record;
 
 use outfit::{EngineFile, Seat, left_out, plan_of};
-use record::{end_of, given, keep_logs, keep_output};
+use record::{end_of, given, keep_logs, keep_output, wait_for};
 
 use super::{
     host::{CasefoldChoice, Host},
@@ -424,17 +424,22 @@ impl Ground {
             _ => None,
         };
         let stdio = match &kept {
-            Some([out, err]) => {
+            Some(([out, err], _)) => {
                 let null =
                     inherit::null().map_err(|source| RunError::Step { step: "open /dev/null", source })?;
                 given([null.as_fd(), out.as_fd(), err.as_fd()])?
             }
             None => stdio,
         };
-        drop(kept);
+        // Nobody but the program is to have the pipes open.
+        let keeper = kept.map(|(_, keeper)| keeper);
         let verdict = sandbox::spawn(&plan, &stage).and_then(|sandbox| {
             sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, witness.started)
-        })?;
+        });
+        if let Some(keeper) = keeper {
+            wait_for(&keeper);
+        }
+        let verdict = verdict?;
         Ok((verdict, plan.program.arguments.first().cloned().unwrap_or_default()))
     }
 

@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom, Write},
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -12,6 +15,7 @@ use crate::{
     instance::{output, state::Found},
     sys::{
         ready::{self, Interest},
+        tree::DirFd,
         watch::Watch,
     },
 };
@@ -34,11 +38,14 @@ pub struct LogsRequest {
 /// [`InstanceError`]; that nobody reads any more is none.
 pub fn logs(found: &Found, request: &LogsRequest, sinks: [&mut dyn Write; 2]) -> Result<(), InstanceError> {
     let failed = || InstanceError::step("read the logs of the instance");
+    // By this name it is the same directory still when it is called otherwise.
+    let directory = DirFd::open(&found.path).map_err(failed())?;
+    let record = PathBuf::from(format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd()));
     // Before the first look: what is written meanwhile is told.
     let watch = request.follow.then(|| Watch::on(&found.path)).transpose().map_err(failed())?;
     let mut sides = Vec::new();
     for (name, sink) in output::FILES.into_iter().zip(sinks) {
-        let (text, log) = Log::read(&found.path, name, request.since).map_err(failed())?;
+        let (text, log) = Log::read(&record, name, request.since).map_err(failed())?;
         let shown = write(&mut *sink, last_lines(&text, request.tail));
         if !shown.map_err(InstanceError::step("print the logs of the instance"))? {
             return Ok(());

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io::{self, PipeWriter},
     os::fd::{AsFd as _, BorrowedFd},
+    time::{Duration, Instant},
 };
 
 use super::{Finished, Ground, IN_THE_IMAGE, Request, RunError, finished};
@@ -21,11 +22,14 @@ use crate::{
     sys::{
         identity::Identity,
         inherit,
-        process::{self, Ended, Forked},
+        process::{self, Child, Ended, Forked},
+        ready,
         tree::DirFd,
     },
 };
 
+/// How long the output of an instance that has ended may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// Most bytes of logs that are kept of an instance.
 const LOGS_LIMIT: u64 = 4 << 20;
 
@@ -129,18 +133,27 @@ pub(super) fn given<'a>(fds: [BorrowedFd<'_>; 3]) -> Result<Stdio<'a>, RunError>
 }
 
 /// Starts the process that keeps what the instance writes; returns where to write it.
-pub(super) fn keep_output(record: &Registered) -> Result<[PipeWriter; 2], RunError> {
+pub(super) fn keep_output(record: &Registered) -> Result<([PipeWriter; 2], Child), RunError> {
     let step = |step| move |source| RunError::Step { step, source };
     let (out, to_out) = io::pipe().map_err(step("make a pipe"))?;
     let (err, to_err) = io::pipe().map_err(step("make a pipe"))?;
     match process::fork().map_err(step("keep the output of the instance"))? {
-        Forked::Parent(_) => Ok([to_out, to_err]),
+        Forked::Parent(keeper) => Ok(([to_out, to_err], keeper)),
         Forked::Child => {
             let directory = record.directory();
             let kept = inherit::close_others(&[out.as_fd(), err.as_fd(), directory.as_fd()])
                 .and_then(|()| output::keep([out.into(), err.into()], directory));
             process::end(u8::from(kept.is_err()))
         }
+    }
+}
+
+/// Waits until all that was written is kept, so that it is there when the end is on record.
+pub(super) fn wait_for(keeper: &Child) {
+    let deadline = Instant::now() + LAST_LINES;
+    match ready::first_readable(&[keeper.pidfd().as_fd()], Some(deadline)) {
+        Ok(Some(_)) => {}
+        other => tracing::warn!(?other, "the output of the instance is not kept to its end"),
     }
 }
 
