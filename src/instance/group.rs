@@ -194,6 +194,18 @@ impl Places {
         self.unified.iter().chain(self.split.values())
     }
 
+    /// Moves the calling process into the group.
+    ///
+    /// # Errors
+    ///
+    /// It is no group of ours, or what write(2) says.
+    pub fn enter(&self) -> io::Result<()> {
+        self.all().try_for_each(|place| match is_ours(place) {
+            true => fs::write(place.join("cgroup.procs"), "0"),
+            false => Err(io::ErrorKind::NotFound.into()),
+        })
+    }
+
     /// Removes the directories of a group whose processes are gone.
     pub fn remove(&self) {
         // What is no group of ours, or is in use, stays by itself: rmdir(2) there removes nothing else.

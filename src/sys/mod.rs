@@ -26,6 +26,7 @@ pub mod processes;
 pub mod pty;
 pub mod ram;
 pub mod ready;
+pub mod reentry;
 pub mod renaming;
 pub mod scan;
 pub mod scm;

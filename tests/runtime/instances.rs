@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use fim::sys::signal::Signal;
+use fim::sys::{process::Pidfd, signal::Signal};
 
 use crate::support::{Running, World, eventually, for_each_owner, for_each_user, said, status};
 
@@ -422,5 +422,46 @@ fn programs_of_the_host_are_started_from_inside_where_that_is_permitted() {
         let listed = |script: &str| world.shell(script).env("XDG_CONFIG_HOME", &config).output().unwrap();
         assert_eq!(said(listed("fim_portal echo yes")), "yes");
         assert_eq!(listed("fim_portal sh -c true").status.code(), Some(126));
+    });
+}
+
+/// What a program may do, and where it is.
+const BOUNDS: &str = "grep -E 'Cap|NoNewPrivs|Seccomp' /proc/self/status; cat /proc/self/cgroup; id; \
+    readlink /proc/self/ns/*; grep -c . /proc/self/mountinfo; echo $FIM_INSTANCE $A; pwd; env | grep -v _= | sort";
+
+#[test]
+fn an_instance_whose_process_1_is_stopped_is_entered_without_it() {
+    for_each_user(|world| {
+        instance_says(world, &["start", "web", "--env", "A=1"]);
+        let front = list(world)[0].1;
+        let children = |pid: i32| -> Vec<i32> {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            children.split_whitespace().map(|child| child.parse().unwrap()).collect()
+        };
+        let init = children(front).into_iter().flat_map(children).find(|pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
+        });
+        let init = Pidfd::open(init.unwrap()).unwrap();
+        let bounds = |words: &[&str]| exec_says(world, &[words, &["web", "sh", "-c", BOUNDS]].concat());
+        let [before, as_root] = [&["--cwd", "/opt"][..], &["--user", "root"]].map(bounds);
+        assert!(before.contains("NoNewPrivs:\t1") && before.contains("\nA=1\n"), "{before}");
+        init.signal(Signal::SIGSTOP).unwrap();
+        // As the normal way: bounds, group, namespaces, environment, directory, users.
+        assert_eq!(bounds(&["--cwd", "/opt"]), before);
+        assert_eq!(bounds(&["--user", "root"]), as_root);
+        for (script, code) in [("exit 42", 42), ("kill -9 $$", 137)] {
+            assert_eq!(exec(world, &["web", "sh", "-c", script]).status.code(), Some(code), "{script}");
+        }
+        let client =
+            world.command(&["fim-instance", "exec", "web", "sh", "-c", SAYS_TERM]).spawn_and_wait_ready();
+        client.signal(Signal::SIGTERM);
+        assert_eq!(client.end(), (5, "term\n".to_owned()));
+        // A session that is there when the instance ends goes with it, and does not keep it.
+        assert_eq!(exec_says(world, &["-d", "web", "sleep", "2003"]), "");
+        init.signal(Signal::SIGCONT).unwrap();
+        assert_eq!(exec_says(world, &["web", "echo", "back"]), "back");
+        assert_eq!(instance_says(world, &["stop", "web"]), "stopped web");
+        world.assert_nothing_left();
     });
 }

@@ -6,18 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{InstanceError, everywhere};
+use super::{InstanceError, everywhere, reenter::reenter};
 use crate::{
     instance::state::{Found, Registry, StateError, choose},
     portal::{Rendezvous, Wall},
     runtime::host::Host,
     runtime::run::{Finished, IN_THE_IMAGE, PASSED_ON, finished},
     sandbox::{self, Request, Stdio, guest::HOST_LIMIT},
-    sys::signal::Signals,
+    sys::{errno::Errno, signal::Signals},
 };
 
-/// How long process 1 inside has to answer: it is woken by the request, and does nothing else for long.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long process 1 inside has to answer, before we go inside without it: it is woken by the request, and does nothing
+/// else for long.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to run where.
 #[derive(Clone, Debug)]
@@ -73,6 +74,7 @@ pub(super) fn enter(
     let portal = found.state.directory.join("portal");
     let signals = Signals::block(&PASSED_ON).map_err(InstanceError::step("take over the signals"))?;
     let channel = connect(&portal, process.as_fd())
+        .or_else(|error| if is_silence(&error) { reenter(&found.state) } else { Err(error) })
         .map_err(|source| InstanceError::Unreachable { instance: found.state.key(), source })?;
     let program = request.arguments.first().cloned().unwrap_or_default();
     let verdict = sandbox::enter(channel, request, stdio, process.as_fd(), &signals)?;
@@ -82,4 +84,10 @@ pub(super) fn enter(
 fn connect(portal: &Path, life: BorrowedFd<'_>) -> std::io::Result<crate::sys::scm::Channel> {
     let rendezvous = Rendezvous::announce(portal, Wall::Guest, HOST_LIMIT)?;
     rendezvous.wait(life, Instant::now() + PATIENCE)
+}
+
+/// Whether process 1 is there and does not answer: it does not come, or does not read.
+fn is_silence(error: &std::io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    error.kind() == std::io::ErrorKind::TimedOut || matches!(errno, Some(Errno::EAGAIN | Errno::ENXIO))
 }

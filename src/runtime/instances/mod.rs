@@ -7,6 +7,7 @@
 
 mod enter;
 mod logs;
+mod reenter;
 mod start;
 mod stats;
 mod stop;

@@ -272,6 +272,16 @@ fn serve(
     session::serve(channel, |enter| prepare(enter, environment))
 }
 
+/// Serves one request in the place of process 1, in a process that has gone inside by itself; `environment` is what
+/// programs inside were given.
+///
+/// # Errors
+///
+/// As [`session::serve`].
+pub fn serve_again(channel: Channel, environment: &BTreeMap<OsString, OsString>) -> io::Result<()> {
+    session::serve(channel, |enter| prepare(enter, environment))
+}
+
 /// What a request means in this instance.
 fn prepare(enter: Enter, base: &BTreeMap<OsString, OsString>) -> Result<Start, i32> {
     let mut environment = base.clone();

@@ -14,6 +14,6 @@ mod program;
 mod session;
 mod user;
 
-pub use init::run;
+pub use init::{run, serve_again};
 pub use message::{Enter, FromGuest, GUEST_LIMIT, HOST_LIMIT, Start, ToGuest};
 pub use session::serve;
