@@ -60,12 +60,19 @@ pub fn measure(plan: &Plan<'_>, kinds: Kinds) -> Report {
     let bwrap = plan.host.tool("bwrap");
     match &bwrap {
         Some(_) => {
-            columns.push(Kind { name: "bwrap", about: "bubblewrap alone over /".to_owned(), ours: false });
+            let about = "bubblewrap alone over the image's root, unpacked".to_owned();
+            columns.push(Kind { name: "bwrap", about, ours: false });
         }
         None => missing.push("bwrap: not installed".to_owned()),
     }
     if plan.args.image.is_none() {
         missing.push("fim-exec: no --image given".to_owned());
+    }
+    let unpacked = plan.run.join("unpacked");
+    if let (Some(image), Some(_)) = (&plan.args.image, &bwrap)
+        && let Err(failure) = unpack(image, &unpacked)
+    {
+        missing.push(format!("bwrap over the image's root: {failure}"));
     }
     let names: Vec<&str> = columns.iter().map(|column| column.name).collect();
     let mut report = Report::new("Start-up", columns, missing);
@@ -86,10 +93,22 @@ pub fn measure(plan: &Plan<'_>, kinds: Kinds) -> Report {
             programs.chain(server, at, &mut report);
         }
         if let (Some(at), Some(bwrap)) = (names.iter().position(|name| *name == "bwrap"), bwrap.as_deref()) {
-            programs.bare(bwrap, at, &mut report);
+            programs.bare(bwrap, &unpacked, at, &mut report);
         }
     }
+    if let Err(failure) = cleanup::remove_tree(&unpacked) {
+        report.fail(0, &failure.to_string());
+    }
     report
+}
+
+/// The root of an image as a directory.
+fn unpack(image: &Path, to: &Path) -> Result<()> {
+    cleanup::folder(to)?;
+    // A name alone would be looked for in PATH.
+    let image = image.canonicalize().map_err(cannot("find", image))?;
+    let mut copy = Command::new(image);
+    command::run(copy.args(["fim-cp", "-r", "/"]).arg(to), LIMIT).map(drop)
 }
 
 /// One mount of each sort by one kind.
@@ -190,9 +209,8 @@ impl Programs<'_> {
         report.add(EXEC_SECOND, at, second);
     }
 
-    /// bubblewrap over the host's root.
-    fn bare(&self, bwrap: &Path, at: usize, report: &mut Report) {
-        let root = Path::new("/");
+    /// bubblewrap over what the image holds, as a directory.
+    fn bare(&self, bwrap: &Path, root: &Path, at: usize, report: &mut Report) {
         if self.plan.host.root {
             report.add(
                 EXEC_COLD,

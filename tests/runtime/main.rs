@@ -15,6 +15,7 @@
 
 mod browse;
 mod commit;
+mod commit_load;
 mod exec;
 mod exit_codes;
 mod gc;

@@ -358,7 +358,10 @@ impl World {
             if left.0.is_empty() && left.1.is_empty() && left.2.is_empty() {
                 Ok(())
             } else {
-                Err(format!("{left:?}"))
+                let words =
+                    |pid: &i32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let words: Vec<String> = left.2.iter().map(words).collect();
+                Err(format!("{left:?} {words:?}"))
             }
         });
     }
