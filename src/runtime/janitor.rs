@@ -15,7 +15,7 @@ use std::{
     io,
     os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use super::server::Place;
@@ -30,19 +30,31 @@ use crate::{
 /// The name by which the role is called.
 pub const NAME: &str = "fim_janitor";
 
+/// A server's own janitor, as the server holds it. It works when this is dropped or lost.
+#[derive(Debug)]
+pub struct Janitor(Child);
+
+impl Janitor {
+    /// Nothing is left: sends it away, so that it does not wait until the kernel has torn the server down.
+    pub fn dismiss(mut self) {
+        // One that is gone already was killed by somebody else.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts the janitor of the calling process, which will serve `place` and has not left the caller's namespaces yet.
 ///
 /// # Errors
 ///
 /// What starting a program says.
-pub fn start(place: &Place, dirs: &AppDirs) -> io::Result<()> {
+pub fn start(place: &Place, dirs: &AppDirs) -> io::Result<Janitor> {
     let server = Pidfd::own()?;
     // Its own program by the link of the kernel: the file may be gone, or never have been one.
     let mut janitor = Command::new("/proc/self/exe");
     janitor.arg0(NAME).args([dirs.global(), &place.path()]);
     janitor.env_clear().stdin(Stdio::from(server.into_fd())).stdout(Stdio::null()).stderr(Stdio::null());
-    // A child that nobody waits for: it ends behind its parent, unless it is killed.
-    janitor.spawn().map(drop)
+    janitor.spawn().map(Janitor)
 }
 
 /// Is the janitor: `arguments` are its name, `FIM_DIR_GLOBAL` and the directory of the server; stdin is the server's

@@ -26,7 +26,7 @@ use crate::{
         remove_home,
     },
     runtime::{
-        janitor,
+        janitor::{self, Janitor},
         profile::{Prefetcher, Recording},
         stack::{MountStack, StackPlan},
         stats,
@@ -143,7 +143,8 @@ fn start<'a>(
     // Before the first thread: all of them inherit the mask.
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
-    if let Err(error) = janitor::start(place, duty.dirs) {
+    let janitor = janitor::start(place, duty.dirs);
+    if let Err(error) = &janitor {
         tracing::warn!(%error, "no janitor: what is left when we are killed stays until the next start");
     }
     namespace::enter_private().map_err(|error| one_line(&error))?;
@@ -202,6 +203,7 @@ fn start<'a>(
         next: 0,
         uid,
         locked: None,
+        janitor: janitor.ok(),
     })
 }
 
@@ -285,6 +287,8 @@ struct Server<'a> {
     uid: u32,
     /// Held once the end has been decided.
     locked: Option<Locked>,
+    /// Who tidies up if we cannot.
+    janitor: Option<Janitor>,
 }
 
 impl Server<'_> {
@@ -470,7 +474,9 @@ impl Server<'_> {
 
     /// Unmounts, waits until everything is written, and removes the directory.
     fn finish(self) -> io::Result<()> {
-        let Self { place, stack, recording, session, native, view, clients, locked, ephemeral, .. } = self;
+        let Self {
+            place, stack, recording, session, native, view, clients, locked, ephemeral, janitor, ..
+        } = self;
         let locked = match locked {
             Some(locked) => locked,
             None => place.lock().map_err(io::Error::other)?,
@@ -510,7 +516,11 @@ impl Server<'_> {
         {
             tracing::warn!(%error, path = %upper.display(), "cannot remove an ephemeral upper");
         }
-        locked.remove()
+        locked.remove()?;
+        if let Some(janitor) = janitor {
+            janitor.dismiss();
+        }
+        Ok(())
     }
 }
 
