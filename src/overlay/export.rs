@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!   1  everything in moved directories is copied up, files get their data, copies in the index all their names   sync
-//!   2  moved directories become opaque: from here on nothing below them is needed                               sync
-//!   3  whiteouts in them, redirects and the index go                                                             sync
+//!   2  the index goes, before it is forgotten that there are copies in a directory                               sync
+//!   3  moved directories become opaque: from here on nothing below them is needed                               sync
+//!   4  whiteouts in them and redirects go                                                                        sync
 //!      the notes in the work directory go
 //! ```
 //!
@@ -144,7 +145,12 @@ impl Overlay {
             upper.set_attr(dir_id, &times_of(&before))?;
         }
         match node.kind {
-            FileKind::Regular => self.unmark(id, &REDIRECTS),
+            FileKind::Regular => {
+                let is_indexed = node.state.lock().indexed.is_some();
+                // An export that did not come to its end may have left the mark behind.
+                let marks = REDIRECTS.iter().copied().chain((!is_indexed).then_some(LINKS));
+                self.unmark(id, &marks.collect::<Vec<_>>())
+            }
             _ => Ok(()),
         }
     }
@@ -170,6 +176,16 @@ impl Overlay {
     fn part_from_below(&self, moved: &[Ino]) -> Result<()> {
         let upper = self.upper()?;
         upper.sync_all()?;
+        for name in names_in(&**upper, upper.index())? {
+            let name = Name::new(&name)?;
+            let Some((id, _)) = upper.lookup(upper.index(), name)? else { continue };
+            // In this order: the name in the index counts among the names of the file unless the mark says otherwise.
+            let removed = upper.unlink(Spot { dir: upper.index(), name, node: Some(id) });
+            let removed = removed.and_then(|()| self.unmark(id, &[LINKS]));
+            upper.forget(id);
+            removed?;
+        }
+        upper.sync_all()?;
         let mut ids = Vec::with_capacity(moved.len());
         for dir in moved {
             let node = self.table.get(*dir)?;
@@ -184,15 +200,6 @@ impl Overlay {
         }
         for id in ids {
             self.unmark(id, &REDIRECTS)?;
-        }
-        for name in names_in(&**upper, upper.index())? {
-            let name = Name::new(&name)?;
-            let Some((id, _)) = upper.lookup(upper.index(), name)? else { continue };
-            let removed = self.unmark(id, &[LINKS]);
-            let removed =
-                removed.and_then(|()| upper.unlink(Spot { dir: upper.index(), name, node: Some(id) }));
-            upper.forget(id);
-            removed?;
         }
         upper.sync_all()
     }

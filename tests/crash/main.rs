@@ -18,6 +18,7 @@
 )]
 
 mod disk;
+mod export;
 mod faults;
 mod history;
 mod kill;
