@@ -24,7 +24,8 @@ fn on_each_user(body: impl Fn(&Machine)) {
     }
 }
 
-/// What a person types, what ciopfs 0.4 answers (measured; `-` where it fails), and what is right.
+/// What a person types, what ciopfs 0.4 answers, and what is right. The second column is what its source and reports of its
+/// users say (`-` where it fails); it is not run here.
 const BESIDE_CIOPFS: [(&str, &str, &str); 9] = [
     // A name with a capital letter that was there before.
     ("cat UPPER", "-", "up"),
