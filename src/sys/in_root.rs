@@ -139,7 +139,8 @@ impl RootDir {
             flags,
             Mode::empty(),
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )?;
+        )
+        .map_err(again)?;
         let (one, two) = (fstat(&again)?, fstat(object)?);
         if (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino) { Ok(()) } else { Err(Errno::AGAIN.into()) }
     }
@@ -162,12 +163,12 @@ impl RootDir {
         }
         let (parent, name) = self.parent_of(path, links)?;
         match mkdirat(&parent, &name, mode) {
-            Ok(()) => Ok(self.open_below(parent.as_fd(), &name, OFlags::DIRECTORY)?),
+            Ok(()) => self.open_below(parent.as_fd(), &name, OFlags::DIRECTORY).map_err(again),
             Err(Errno::EXIST) => {
                 let target = self.target(parent.as_fd(), &name, links)?;
                 self.directory(&target, mode, links.saturating_sub(1))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(again(error)),
         }
     }
 
@@ -183,12 +184,12 @@ impl RootDir {
         let (parent, name) = self.parent_of(path, links)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(&parent, &name, flags, mode) {
-            Ok(_) => Ok(self.open_below(parent.as_fd(), &name, OFlags::empty())?),
+            Ok(_) => self.open_below(parent.as_fd(), &name, OFlags::empty()).map_err(again),
             Err(Errno::EXIST) => {
                 let target = self.target(parent.as_fd(), &name, links)?;
                 self.file(&target, mode, links.saturating_sub(1))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(again(error)),
         }
     }
 
@@ -222,6 +223,11 @@ impl RootDir {
         let below = parent.strip_prefix(&self.path).map_err(|_| io::Error::from(Errno::XDEV))?;
         Ok(lexical(&Path::new("/").join(below).join(target)))
     }
+}
+
+/// What was there a moment ago, or has just been made, has been taken away by somebody else: everything is looked at anew.
+fn again(error: Errno) -> io::Error {
+    if error == Errno::NOENT { Errno::AGAIN.into() } else { error.into() }
 }
 
 /// Takes `.` and `..` out by the letters; what is left begins at `/` and never climbs above it.
@@ -304,6 +310,31 @@ mod tests {
                 }
             });
         }
+    }
+
+    #[test]
+    fn what_somebody_removes_meanwhile_is_made_again() {
+        let (folder, root) = root();
+        let base = folder.path().join("root/a");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(relaxed) {
+                        let _ = fs::remove_file(base.join("b/f"));
+                        let _ = fs::remove_dir(base.join("b"));
+                        let _ = fs::remove_dir(&base);
+                    }
+                });
+            }
+            let made: Vec<_> = (0..3000)
+                .flat_map(|_| [("/a/b", Kind::Directory), ("/a/b/f", Kind::File)])
+                .map(|(path, kind)| root.ensure(Path::new(path), kind, 0o755))
+                .collect();
+            done.store(true, relaxed);
+            made.into_iter().for_each(|made| drop(made.unwrap()));
+        });
     }
 
     #[test]
