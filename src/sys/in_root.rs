@@ -133,14 +133,9 @@ impl RootDir {
     fn confirm(&self, below: &Path, object: BorrowedFd<'_>) -> io::Result<()> {
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let again = openat2(
-            &self.fd,
-            below,
-            flags,
-            Mode::empty(),
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-        )
-        .map_err(again)?;
+        let again =
+            openat2(&self.fd, below, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+                .map_err(again)?;
         let (one, two) = (fstat(&again)?, fstat(object)?);
         if (one.st_dev, one.st_ino) == (two.st_dev, two.st_ino) { Ok(()) } else { Err(Errno::AGAIN.into()) }
     }

@@ -15,7 +15,8 @@ use nix::mount::{MsFlags, mount};
 use crate::{
     disk::Disk,
     history::dump,
-    machine::{Fim, Volume, can_crash, check_swept, format, has, run, scratch, skip, succeed, text},
+    machine::{Fim, Volume, can_crash, check_swept, format, has, run, scratch, succeed, text},
+    needs::skip,
     rng::Rng,
 };
 

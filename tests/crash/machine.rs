@@ -13,47 +13,30 @@ use std::{
 };
 
 use fim::sys::{
-    fuse_dev,
     mount::{Unmount, unmount},
     namespace,
     process::Pidfd,
-    users::effective_ids,
 };
 use nix::mount::{MsFlags, mount};
 use tempfile::TempDir;
+
+use crate::needs::{missing_for_mounts, skip};
 
 /// When a test stalls for longer its mounts of fim are aborted.
 const STALL: Duration = Duration::from_secs(1200);
 
 /// Says whether the tests can run here; if not says what is missing.
 pub(crate) fn can_crash() -> bool {
-    let missing = if effective_ids().0 != 0 {
-        "root"
-    } else if fuse_dev::open().is_err() {
-        "/dev/fuse"
-    } else if !Path::new("/dev/loop-control").exists() {
-        "loop devices"
-    } else if !has("mkfs.ext4") {
-        "mkfs.ext4"
-    } else if !has("losetup") {
-        "losetup"
-    } else {
-        return true;
-    };
-    skip(missing);
-    false
+    let loops = (!Path::new("/dev/loop-control").exists()).then_some("loop devices");
+    let program = ["mkfs.ext4", "losetup"].into_iter().find(|program| !has(program));
+    let missing = missing_for_mounts().or(loops).or(program);
+    missing.map(skip).is_none()
 }
 
 /// Whether a program is installed.
 pub(crate) fn has(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|dir| dir.join(program).exists())
-}
-
-/// Prints that a test is skipped, or fails it where everything must run.
-pub(crate) fn skip(missing: &str) {
-    assert!(env::var_os("FIM_TEST_REQUIRE").is_none(), "needs {missing}");
-    println!("skipped: needs {missing}");
 }
 
 /// Moves the calling thread into a mount namespace of its own and gives it a scratch directory, in memory where that is

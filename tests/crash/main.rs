@@ -23,6 +23,8 @@ mod faults;
 mod history;
 mod kill;
 mod machine;
+#[path = "../shared/needs.rs"]
+mod needs;
 mod power;
 mod rng;
 mod workload;

@@ -22,5 +22,6 @@ mod ours;
 mod races;
 mod random;
 mod regressions;
+mod respelled;
 mod scale;
 mod tree;

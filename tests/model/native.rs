@@ -57,34 +57,7 @@ impl Native {
                     to[last] = asked;
                 }
             }
-            Op::Link(from, to) | Op::CopyRange(from, to, _) => (*from, *to) = (there(from), there(to)),
-            Op::Create(path, _)
-            | Op::Mkdir(path, _)
-            | Op::Symlink(path, _)
-            | Op::Fifo(path)
-            | Op::Whiteout(path)
-            | Op::Unlink(path)
-            | Op::Rmdir(path)
-            | Op::Write(path, ..)
-            | Op::Read(path)
-            | Op::Truncate(path, _)
-            | Op::Punch(path, ..)
-            | Op::Allocate(path, ..)
-            | Op::Chmod(path, _)
-            | Op::Touch(path, _)
-            | Op::SetXattr(path, ..)
-            | Op::RemoveXattr(path)
-            | Op::Stat(path)
-            | Op::Readlink(path)
-            | Op::Hold(_, path)
-            | Op::Fsync(path) => *path = there(path),
-            Op::HeldWrite(..)
-            | Op::HeldTruncate(..)
-            | Op::HeldStat(_)
-            | Op::Release(_)
-            | Op::Check
-            | Op::Commit
-            | Op::Remount => {}
+            op => op.paths_mut().into_iter().for_each(|path| *path = there(path)),
         }
         op
     }

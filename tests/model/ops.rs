@@ -47,6 +47,43 @@ pub(crate) enum Op {
     Remount,
 }
 
+impl Op {
+    /// The paths in it: none, one or two.
+    pub(crate) fn paths_mut(&mut self) -> Vec<&mut Path> {
+        match self {
+            Self::Rename(from, to, _) | Self::Link(from, to) | Self::CopyRange(from, to, _) => vec![from, to],
+            Self::Create(path, _)
+            | Self::Mkdir(path, _)
+            | Self::Symlink(path, _)
+            | Self::Fifo(path)
+            | Self::Whiteout(path)
+            | Self::Unlink(path)
+            | Self::Rmdir(path)
+            | Self::Write(path, ..)
+            | Self::Read(path)
+            | Self::Truncate(path, _)
+            | Self::Punch(path, ..)
+            | Self::Allocate(path, ..)
+            | Self::Chmod(path, _)
+            | Self::Touch(path, _)
+            | Self::SetXattr(path, ..)
+            | Self::RemoveXattr(path)
+            | Self::Stat(path)
+            | Self::Readlink(path)
+            | Self::Hold(_, path)
+            | Self::Fsync(path) => vec![path],
+            Self::HeldWrite(..)
+            | Self::HeldTruncate(..)
+            | Self::HeldStat(_)
+            | Self::HeldCreate(..)
+            | Self::Release(_)
+            | Self::Check
+            | Self::Commit
+            | Self::Remount => Vec::new(),
+        }
+    }
+}
+
 /// Number of slots for held objects.
 pub(crate) const SLOTS: usize = 3;
 

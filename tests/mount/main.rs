@@ -27,6 +27,8 @@ mod mapping;
 mod memory;
 mod messages;
 mod mount_helper;
+#[path = "../shared/needs.rs"]
+mod needs;
 mod profile;
 mod read;
 mod rename;

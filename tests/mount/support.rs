@@ -26,11 +26,13 @@ use fim::{
         namespace,
         process::Pidfd,
         signal::Signal,
-        users::effective_ids,
     },
     vfs::FileSystem,
 };
 use tempfile::TempDir;
+
+use crate::needs::missing_for_mounts;
+pub(crate) use crate::needs::skip;
 
 /// When a test stalls for longer, its connection is aborted and everybody who waits gets an error.
 const STALL: Duration = Duration::from_secs(120);
@@ -40,21 +42,7 @@ const INSIDE: &str = "FIM_TEST_AT";
 
 /// Says whether real mounts can be made here; if not the caller's test is skipped, with a line that says so.
 pub(crate) fn can_mount() -> bool {
-    let missing = if effective_ids().0 != 0 {
-        "root"
-    } else if fuse_dev::open().is_err() {
-        "/dev/fuse"
-    } else {
-        return true;
-    };
-    skip(missing);
-    false
-}
-
-/// Prints that a test is skipped, or fails it where everything must run.
-pub(crate) fn skip(missing: &str) {
-    assert!(env::var_os("FIM_TEST_REQUIRE").is_none(), "needs {missing}");
-    println!("skipped: needs {missing}");
+    missing_for_mounts().map(skip).is_none()
 }
 
 /// Moves the calling thread into a mount namespace of its own and gives it a scratch directory.

@@ -20,6 +20,8 @@
     reason = "a test fails by panicking, and says what it skips"
 )]
 
+#[path = "../shared/needs.rs"]
+mod needs;
 mod place;
 
 use place::{Base, Suite, User, run};

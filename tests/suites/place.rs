@@ -11,6 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::needs::{missing_for_mounts, skip};
+
 /// A suite that takes longer is taken to be stuck, in minutes: quick and full.
 const PATIENCE: (u32, u32) = (10, 24 * 60);
 
@@ -108,21 +110,12 @@ fn is_full() -> bool {
 
 /// Whether the machine has what a suite needs; a skip is printed, and a failure where everything must run.
 fn can_run(needs: &[&str]) -> bool {
-    let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
-    let fuse = fs::File::options().read(true).write(true).open("/dev/fuse").is_ok();
-    let missing = needs.iter().find(|program| found(program).is_none());
-    match (root, fuse, missing) {
-        (false, ..) => skip("root"),
-        (_, false, _) => skip("/dev/fuse"),
-        (.., Some(program)) => skip(&format!("{program} (.tools/need-tools installs it)")),
-        _ => return true,
+    if let Some(missing) = missing_for_mounts() {
+        skip(missing);
+        return false;
     }
-    false
-}
-
-fn skip(missing: &str) {
-    assert!(env::var_os("FIM_TEST_REQUIRE").is_none(), "needs {missing}");
-    println!("skipped: needs {missing}");
+    let missing = needs.iter().find(|program| found(program).is_none());
+    missing.map(|program| skip(&format!("{program} (.tools/need-tools installs it)"))).is_none()
 }
 
 /// Where a program is: among those of `.tools/need-tools`, or where programs are.
