@@ -97,6 +97,7 @@ pub(crate) fn programs() {
         ("sqlite", "sqlite3"),
         ("postgresql", "psql"),
         ("dpkg", "dpkg-deb"),
+        ("apt", "mmdebstrap"),
     ] {
         let words = [format!("{program}.sh")];
         let words: Vec<_> = words.iter().map(String::as_str).collect();

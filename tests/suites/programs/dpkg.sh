@@ -1,6 +1,6 @@
 #!/bin/sh
 # Packages are made, installed, upgraded, removed and purged in a Debian root of a handful of files, by dpkg with
-# --root; its own database says what is there. (apt inside a whole Debian is image.sh.)
+# --root; its own database says what is there. (apt inside a whole Debian is apt.sh.)
 set -eu
 cd "$PLACE/state"
 root=$PLACE/mount/debian
