@@ -47,7 +47,7 @@ pub enum LayerError {
 }
 
 /// A layer that was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Made {
     /// What was archived, and how large it became.
     pub summary: Summary,

@@ -46,6 +46,8 @@ pub struct Stat {
     pub mtime: (i64, u32),
     /// Last change of attributes.
     pub ctime: (i64, u32),
+    /// When it was made, where the file system knows.
+    pub btime: Option<(i64, u32)>,
 }
 
 impl From<Statx> for Stat {
@@ -64,6 +66,7 @@ impl From<Statx> for Stat {
             atime: time(stat.stx_atime),
             mtime: time(stat.stx_mtime),
             ctime: time(stat.stx_ctime),
+            btime: (stat.stx_mask & StatxFlags::BTIME.bits() != 0).then(|| time(stat.stx_btime)),
         }
     }
 }
@@ -157,7 +160,7 @@ pub fn stat_at(directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
     Ok(fs::statx(directory, name, flags, FIELDS)?.into())
 }
 
-const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID);
+const FIELDS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::MNT_ID).union(StatxFlags::BTIME);
 
 /// Lists a directory, without itself and its parent, in no order.
 ///

@@ -3,20 +3,22 @@
 use std::{
     fs::{self, File},
     io::{BufWriter, Write as _},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     os::unix::{
         ffi::OsStrExt as _,
         fs::{FileExt as _, PermissionsExt as _, symlink},
     },
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use fim::dwarfs::{
     format::sidecar::{Sidecar, Xattrs},
+    read::{Archive, BlockCache, Place},
     write::{
-        Codec, DirSource, History, Packing, Phase, Progress, Source, Summary, TarLimits, TarSource, Times,
-        Timestamp, Unreadable, WriteOptions, write_archive,
+        Categorizer, Codec, DirSource, History, Level, Overrides, Packing, Phase, Progress, Resolution,
+        Source, Summary, TarLimits, TarSource, Times, Timestamp, Unreadable, WriteOptions, write_archive,
     },
 };
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mknod, utimensat};
@@ -642,5 +644,187 @@ fn files_that_go_before_they_are_read_are_left_out() {
         upstream::check(&case.archive());
         case.judge_extraction();
         fs::remove_dir_all(case.scratch.path().join("out")).ok();
+    }
+}
+
+/// A tree with each kind of data that is treated apart.
+fn kinds(case: &Case) {
+    mixed(case);
+    for (name, bytes, frames) in [("a.wav", 2, 90_000), ("b.wav", 3, 40_001), ("c.wav", 4, 9_000)] {
+        let mut file = wav(bytes, frames);
+        file.extend_from_slice(b"LIST\x05\0\0\0about");
+        case.file(name, &file);
+    }
+    case.file("x/packed.gz", &noise(200_000, 9));
+    case.file("x/y/same.gz", &noise(200_000, 9));
+}
+
+#[test]
+fn kinds_of_data_are_packed_apart() {
+    let case = Case::new();
+    kinds(&case);
+    let mut before = u64::MAX;
+    for (text, categorizers) in [
+        ("zstd:level=3", &[][..]),
+        ("zstd:level=3", &Categorizer::ALL[..]),
+        ("lzma:level=3", &Categorizer::ALL),
+        ("null", &Categorizer::ALL),
+    ] {
+        let options = WriteOptions {
+            data: text.parse().unwrap(),
+            block_size_bits: 17,
+            categorizers: categorizers.to_vec(),
+            ..options()
+        };
+        let summary = case.judge_with(&options, u64::MAX);
+        case.judge_extraction();
+        fs::remove_dir_all(case.scratch.path().join("out")).ok();
+        if text == "zstd:level=3" {
+            assert!(summary.bytes_out < before, "{} of {before}", summary.bytes_out);
+            before = summary.bytes_out;
+        }
+        let names: Vec<&str> = summary.categories.iter().map(|category| category.name).collect();
+        let all = ["<default>", "binary/x86", "pcmaudio/waveform", "pcmaudio/metadata", "incompressible"];
+        assert!(categorizers.is_empty() || cfg!(not(target_arch = "x86_64")) || names == all, "{names:?}");
+    }
+}
+
+#[test]
+fn owners_and_times_are_what_was_asked_for() {
+    let case = Case::new();
+    mixed(&case);
+    case.set_mtime("text", 1_600_000_123, 456_789_123);
+    case.set_mtime("noise", -5, 999_999_999);
+    let unit = |number| NonZeroU32::new(number).unwrap();
+    let second = 1_000_000_000_i64;
+    for (resolution, nanos) in [
+        (Resolution::Nanoseconds(unit(1)), 1),
+        (Resolution::Nanoseconds(unit(1_000)), 1_000),
+        (Resolution::Nanoseconds(unit(100_000_000)), 100_000_000),
+        (Resolution::Seconds(unit(1)), second),
+        (Resolution::Seconds(unit(3_600)), 3_600 * second),
+    ] {
+        for times in [Times::Modified, Times::All] {
+            let overrides = Overrides { uid: Some(7), gid: Some(70_000), time: None };
+            let options = WriteOptions { times, resolution, overrides, ..options() };
+            case.write(&DirSource::open(&case.tree()).unwrap(), &options);
+            upstream::check(&case.archive());
+            let mut expected = facts(&case.tree(), u64::MAX);
+            for facts in expected.values_mut() {
+                (facts.uid, facts.gid) = (7, 70_000);
+                let all = i128::from(facts.mtime.0) * i128::from(second) + i128::from(facts.mtime.1);
+                let whole = all.div_euclid(i128::from(nanos)) * i128::from(nanos);
+                facts.mtime = (
+                    i64::try_from(whole.div_euclid(i128::from(second))).unwrap(),
+                    i64::try_from(whole.rem_euclid(i128::from(second))).unwrap(),
+                );
+            }
+            if let Some(mounted) = upstream::Mounted::new(&case.archive()) {
+                assert_same(&expected, &facts(mounted.path(), u64::MAX));
+            }
+        }
+    }
+    let time = Some(Timestamp { seconds: 1_234_567, nanos: 0 });
+    let options = WriteOptions { overrides: Overrides { time, ..Overrides::default() }, ..options() };
+    case.write(&DirSource::open(&case.tree()).unwrap(), &options);
+    upstream::check(&case.archive());
+    if let Some(mounted) = upstream::Mounted::new(&case.archive()) {
+        assert!(facts(mounted.path(), 0).values().all(|facts| facts.mtime == (1_234_567, 0)));
+    }
+}
+
+#[test]
+fn births_are_kept_where_they_are_known() {
+    let case = Case::new();
+    mixed(&case);
+    let options = WriteOptions { times: Times::All, ..options() };
+    case.write(&DirSource::open(&case.tree()).unwrap(), &options);
+    upstream::check(&case.archive());
+    let archive = Archive::open(
+        Arc::new(File::open(case.archive()).unwrap()),
+        Place::At { offset: 0, len: None },
+        &BlockCache::new(1 << 20),
+    )
+    .unwrap();
+    for path in ["text", "x", "x/y/small"] {
+        let Ok(known) = fs::metadata(case.tree().join(path)).unwrap().created() else {
+            return upstream::skip("this file system does not know when files were made");
+        };
+        let since = known.duration_since(std::time::UNIX_EPOCH).unwrap();
+        let inode = archive.find(path.as_bytes()).unwrap().unwrap();
+        let found = archive.attr(inode).unwrap().btime.unwrap();
+        assert_eq!(
+            (found.seconds.cast_unsigned(), found.nanos),
+            (since.as_secs(), since.subsec_nanos()),
+            "{path}"
+        );
+    }
+}
+
+/// Random trees of the host, by numbers.
+fn random_tree(case: &Case, mut seed: u64) {
+    let mut next = |most: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % most
+    };
+    let mut directories = vec![PathBuf::new()];
+    let mut files: Vec<PathBuf> = Vec::new();
+    for number in 0..next(60) + 1 {
+        let place = usize::try_from(next(directories.len() as u64)).unwrap();
+        let mut name = format!("{number}-").into_bytes();
+        name.extend(
+            (0..next(40)).map(|_| u8::try_from(next(255)).unwrap().max(1)).filter(|byte| *byte != b'/'),
+        );
+        let path = directories[place].join(std::ffi::OsStr::from_bytes(&name));
+        let full = case.tree().join(&path);
+        match next(12) {
+            0 | 1 => {
+                fs::create_dir(&full).unwrap();
+                directories.push(path);
+                continue;
+            }
+            2 => symlink(std::ffi::OsStr::from_bytes(&name), &full).unwrap(),
+            3 if !files.is_empty() => {
+                let old = usize::try_from(next(files.len() as u64)).unwrap();
+                fs::hard_link(case.tree().join(&files[old]), &full).unwrap();
+            }
+            4 => {
+                let file = File::create(&full).unwrap();
+                file.set_len(next(3_000_000)).unwrap();
+                file.write_all_at(b"in a hole", next(2_000_000)).unwrap();
+            }
+            5 => fs::write(&full, wav(2, u32::try_from(next(9_000)).unwrap())).unwrap(),
+            6 if !files.is_empty() => {
+                let old = usize::try_from(next(files.len() as u64)).unwrap();
+                let mut again = fs::read(case.tree().join(&files[old])).unwrap();
+                again.extend_from_slice(&noise(usize::try_from(next(500)).unwrap(), next(9)));
+                fs::write(&full, again).unwrap();
+            }
+            7 => fs::write(&full, noise(usize::try_from(next(90_000)).unwrap(), next(99))).unwrap(),
+            _ => fs::write(&full, format!("{} ", next(99)).repeat(usize::try_from(next(9_000)).unwrap()))
+                .unwrap(),
+        }
+        fs::set_permissions(&full, fs::Permissions::from_mode(u32::try_from(next(0o1000)).unwrap() | 0o400))
+            .ok();
+        if full.is_file() && !full.is_symlink() {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn random_trees_at_every_level() {
+    for level in 0..=9 {
+        let case = Case::new();
+        random_tree(&case, 77 + u64::from(level));
+        let options = WriteOptions {
+            created: None,
+            // Blocks of all levels are larger than these trees.
+            block_size_bits: 12 + level,
+            categorizers: if level % 2 == 0 { Categorizer::ALL.to_vec() } else { Vec::new() },
+            ..WriteOptions::at_level(Level::new(level).unwrap())
+        };
+        case.judge_with(&options, u64::MAX);
+        case.judge_extraction();
     }
 }

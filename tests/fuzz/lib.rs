@@ -1,6 +1,7 @@
 //! What the fuzz targets share: archives out of arbitrary bytes, and a walk that touches everything.
 
 pub mod mutate;
+pub mod pack;
 
 use std::{
     ops::ControlFlow,
@@ -114,7 +115,8 @@ impl Walk<'_> {
             let Ok(data) = data else { continue };
             assert!(data.len() <= len, "no more than asked for");
             assert!(offset <= attr.size || data.is_empty(), "nothing behind the end");
-            let sum: u64 = data.slices().flat_map(|slice| slice.as_bytes()).map(|byte| u64::from(*byte)).sum();
+            let sum: u64 =
+                data.slices().flat_map(|slice| slice.as_bytes()).map(|byte| u64::from(*byte)).sum();
             std::hint::black_box(sum);
             self.bytes = self.bytes.saturating_sub(data.len() as u64);
         }
@@ -125,9 +127,13 @@ impl Walk<'_> {
 pub fn reseal(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(header) = bytes.get(at..at + HEADER_LEN) {
-        let Ok(parsed) = SectionHeader::parse(header.try_into().expect("it has the length"), 0) else { return };
+        let Ok(parsed) = SectionHeader::parse(header.try_into().expect("it has the length"), 0) else {
+            return;
+        };
         let start = at + HEADER_LEN;
-        let Some(end) = usize::try_from(parsed.len).ok().and_then(|len| start.checked_add(len)) else { return };
+        let Some(end) = usize::try_from(parsed.len).ok().and_then(|len| start.checked_add(len)) else {
+            return;
+        };
         let Some(payload) = bytes.get(start..end) else { return };
         let xxh3 = parsed.hash_xxh3(payload);
         let sealed = SectionHeader { xxh3, ..parsed }.encode();
@@ -139,7 +145,8 @@ pub fn reseal(bytes: &mut [u8]) {
 /// An archive of one block, this schema and this metadata, all stored.
 pub fn assemble(schema: &[u8], metadata: &[u8]) -> Vec<u8> {
     let block: Vec<u8> = (0..4_096_u32).map(|number| (number % 251) as u8).collect();
-    let parts = [(SectionKind::Block, &*block), (SectionKind::Schema, schema), (SectionKind::Metadata, metadata)];
+    let parts =
+        [(SectionKind::Block, &*block), (SectionKind::Schema, schema), (SectionKind::Metadata, metadata)];
     let mut archive = Vec::new();
     for (number, (kind, payload)) in (0..).zip(parts) {
         archive.extend_from_slice(&SectionHeader::seal(number, kind, Compression::None, payload).encode());
@@ -157,7 +164,8 @@ pub fn one_file(len: u32) -> &'static (Vec<u8>, Vec<u8>) {
         let directories = [directory::PARENT_ENTRY, directory::FIRST_ENTRY, directory::SELF_ENTRY];
         let directories = Table { fields: directories, rows: &[[0, 1, 0], [0, 2, 0]] };
         let inodes = Table { fields: [inode::MODE_INDEX], rows: &[[0], [1]] };
-        let entries = Table { fields: [dir_entry::NAME_INDEX, dir_entry::INODE_NUM], rows: &[[0, 0], [0, 1]] };
+        let entries =
+            Table { fields: [dir_entry::NAME_INDEX, dir_entry::INODE_NUM], rows: &[[0, 0], [0, 1]] };
         let names = [b"f".to_vec()];
         let table = |rows| Value::List(List::Rows(rows));
         let value = Value::Struct(vec![

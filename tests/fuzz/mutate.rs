@@ -38,9 +38,11 @@ static BASES: LazyLock<Vec<Vec<Part>>> = LazyLock::new(|| {
     let entries = fs::read_dir(folder).expect("the archives of the project are there");
     let mut paths: Vec<_> = entries.map(|entry| entry.expect("it can be listed").path()).collect();
     paths.sort();
-    let archives = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "dwarfs"));
+    let archives =
+        paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "dwarfs"));
     let bytes = archives.map(|path| fs::read(path).expect("it can be read"));
-    let bases: Vec<_> = bytes.filter(|bytes| bytes.len() <= MAX_LEN).filter_map(|bytes| parts_of(&bytes)).collect();
+    let bases: Vec<_> =
+        bytes.filter(|bytes| bytes.len() <= MAX_LEN).filter_map(|bytes| parts_of(&bytes)).collect();
     assert!(bases.len() > 20, "only {} small archives", bases.len());
     bases
 });
@@ -63,7 +65,13 @@ fn parts_of(bytes: &Vec<u8>) -> Option<Vec<Part>> {
             Compression::Zstd => (Compression::None, zstd::stream::decode_all(payload).ok()?),
             other => (other, payload.to_vec()),
         };
-        (payload.len() <= MAX_SECTION).then_some(Part { kind: section.kind, codec, payload, number: 0, sealed: true })
+        (payload.len() <= MAX_SECTION).then_some(Part {
+            kind: section.kind,
+            codec,
+            payload,
+            number: 0,
+            sealed: true,
+        })
     });
     parts.collect()
 }

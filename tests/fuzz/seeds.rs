@@ -86,12 +86,14 @@ fn add(path: &Path, corpus: &Path) {
 /// Saves the payload of the first short block of each codec, behind the number that the target knows the codec by.
 fn add_blocks(bytes: &[u8], index: &Index, name: &OsStr, corpus: &Path) {
     for (number, codec) in (0..).zip(CODECS) {
-        let payload = index.sections().iter().filter(|section| section.kind == SectionKind::Block).find_map(|section| {
-            let section = bytes.get(section.offset as usize..section.end as usize)?;
-            let (header, payload) = section.split_first_chunk()?;
-            let header = SectionHeader::parse(header, 0).ok()?;
-            (header.compression == codec && payload.len() < MAX_LEN / 2).then_some(payload)
-        });
+        let payload = index.sections().iter().filter(|section| section.kind == SectionKind::Block).find_map(
+            |section| {
+                let section = bytes.get(section.offset as usize..section.end as usize)?;
+                let (header, payload) = section.split_first_chunk()?;
+                let header = SectionHeader::parse(header, 0).ok()?;
+                (header.compression == codec && payload.len() < MAX_LEN / 2).then_some(payload)
+            },
+        );
         if let Some(payload) = payload {
             let seed = [&[number], payload].concat();
             let path = corpus.join("codec").join(format!("{codec}-{}", name.display()));

@@ -707,6 +707,11 @@ fn each_part_of_a_level_is_settable_alone() {
         "--level 9",
         "--categorize",
         "--categorize=incompressible --memory-limit 1G",
+        "--categorize=pcmaudio,binary --threads 3 -C lzma:level=2",
+        "--pack-metadata all --metadata-compression null --schema-compression zstd:level=3",
+        "-P plain --keep-all-times --time-resolution 100ms",
+        "-P names,names_index --owner 7 --group 8 --set-time 12345 --no-history",
+        "--reproducible --time-resolution 1h",
     ];
     for words in words {
         place.ok(&format!("fim archive create {words} tree out"));
@@ -729,7 +734,13 @@ fn each_part_of_a_level_is_settable_alone() {
         ("-S 31", "block size (bits) is 31, it must be from 10 to 30"),
         ("-l 1 -w 2", "set --window-size"),
         ("-W 0 -B 2", "set --window-size"),
-        ("--categorize=fits", "expected incompressible"),
+        ("--categorize=fits", "expected pcmaudio, binary, incompressible"),
+        ("-P zip", "possible values"),
+        ("-P all,plain", "must stand alone"),
+        ("--time-resolution 7ns", "time resolution (ns, a part of a second) is 7"),
+        ("--time-resolution soon", "expected a time such as"),
+        ("--set-time yesterday", "expected seconds since the epoch, or now"),
+        ("--reproducible --keep-all-times", "cannot be used with"),
         ("-L 1M", "memory limit (MiB) is 1, it must be from"),
         ("-L much", "expected a size such as 512M or 2G"),
     ] {

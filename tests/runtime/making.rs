@@ -210,3 +210,119 @@ fn a_maker_that_is_killed_leaves_nothing_under_the_name() {
     assert!(create.status().unwrap().success());
     assert_eq!(case.has(["0", "39"]), [true, true]);
 }
+
+/// A tree with text that repeats itself, noise, a program and names of many.
+fn varied(case: &Case) {
+    for number in 0..300_u32 {
+        let directory = case.tree().join(format!("d{}", number % 7));
+        fs::create_dir_all(&directory).unwrap();
+        let text = format!("{} and then {} ", number % 11, number).repeat(number as usize * 9);
+        fs::write(directory.join(format!("file {number}")), text).unwrap();
+    }
+    let mut state = 3_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()[7]
+    };
+    fs::write(
+        case.tree().join("noise"),
+        std::iter::repeat_with(&mut next).take(3_000_000).collect::<Vec<_>>(),
+    )
+    .unwrap();
+    let program = fs::read(env!("CARGO_BIN_EXE_fim")).unwrap();
+    fs::write(case.tree().join("program"), program.get(..4 << 20).unwrap()).unwrap();
+}
+
+#[test]
+fn reproducible_archives_have_the_same_bytes_on_any_number_of_threads() {
+    let case = Case::new();
+    varied(&case);
+    for level in ["1", "3", "5"] {
+        let made = |threads: &str, epoch: Option<&str>, more: &[&str]| {
+            let words =
+                [&["--reproducible", "--categorize", "-l", level, "-j", threads, "-S", "16"], more].concat();
+            let mut command = case.create(&words);
+            command.env_remove("SOURCE_DATE_EPOCH");
+            command.envs(epoch.map(|epoch| ("SOURCE_DATE_EPOCH", epoch)));
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", said(&output));
+            let bytes = fs::read(case.output()).unwrap();
+            fs::remove_file(case.output()).unwrap();
+            bytes
+        };
+        let first = made("1", None, &[]);
+        thread::sleep(Duration::from_millis(1_100));
+        for threads in ["1", "2", "8"] {
+            assert!(made(threads, None, &[]) == first, "level {level}, {threads} threads");
+        }
+        let dated = made("2", Some("1500000000"), &[]);
+        assert!(dated != first && dated == made("8", Some("1500000000"), &["-L", "2G"]), "level {level}");
+    }
+    // With the clock two archives differ.
+    let with_clock = |sleep| {
+        thread::sleep(Duration::from_millis(sleep));
+        let output = case.create(&["-l", "1"]).env_remove("SOURCE_DATE_EPOCH").output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let bytes = fs::read(case.output()).unwrap();
+        fs::remove_file(case.output()).unwrap();
+        bytes
+    };
+    assert!(with_clock(0) != with_clock(1_100));
+}
+
+#[test]
+fn the_summary_tells_of_duplicates_and_categories() {
+    let case = Case::new();
+    varied(&case);
+    fs::copy(case.tree().join("noise"), case.tree().join("copy")).unwrap();
+    let output = case.create(&["-l", "3", "--categorize"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for expected in
+        ["found again: 1 whole files", "<default>: ", "binary/x86: 1 files", "incompressible: 1 files"]
+    {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    fs::remove_file(case.output()).unwrap();
+    let output = case.create(&["-l", "3", "--categorize=incompressible", "--json"]).output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["duplicates"], 1);
+    assert!(told["matched"].as_u64().unwrap() > 0, "{told}");
+    let names: Vec<_> = told["categories"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
+    assert_eq!(names, ["<default>", "incompressible"]);
+    let noise = &told["categories"][1];
+    assert_eq!((&noise["files"], &noise["contents"]), (&1.into(), &3_000_000.into()));
+}
+
+#[test]
+fn a_memory_limit_is_kept() {
+    let case = Case::new();
+    let mut text = Vec::new();
+    for number in 0..3_000_000_u32 {
+        text.extend_from_slice(format!("{} ", number.wrapping_mul(2_654_435_761) % 100_000).as_bytes());
+    }
+    fs::write(case.tree().join("text"), text).unwrap();
+    // Most of what a program of this kind takes without any block.
+    let own = 64 << 20;
+    for (words, limit) in
+        [("-l 5 -C zstd:level=6 -j 8", 200), ("-l 8 -C lzma:level=1 -j 4", 300), ("-l 3 -j 8", 80)]
+    {
+        let mut words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        words.push(format!("-L{limit}M"));
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let mut child = case.create(&words).stdout(Stdio::null()).spawn().unwrap();
+        let mut peak = 0;
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+            let of_now = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let of_now = of_now.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            peak = peak.max(of_now.unwrap_or(0) << 10);
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{words:?}");
+                break;
+            }
+            thread::sleep(Duration::from_millis(3));
+        }
+        assert!(peak > 1 << 20 && peak < (limit << 20) + own, "{words:?}: {} MiB", peak >> 20);
+        fs::remove_file(case.output()).unwrap();
+    }
+}

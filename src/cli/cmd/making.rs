@@ -1,6 +1,7 @@
 //! What the verbs that make archives have in common.
 
 use std::{
+    num::{NonZeroU32, NonZeroUsize},
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +13,8 @@ use super::settings;
 use crate::{
     cli::Failure,
     dwarfs::write::{
-        Categorizer, Codec, Level, Order, Phase, Segmentation, Summary, Timestamp, WriteOptions, least_memory,
+        Categorizer, CategorySummary, Codec, Level, Order, Overrides, Packing, Phase, Resolution, Segmentation,
+        Summary, Times, Timestamp, WriteOptions, least_memory,
     },
     runtime::{
         create::Report,
@@ -60,8 +62,9 @@ pub struct Compression {
     /// profile:FILE (first what an access profile names) [by level: 0 none, 1 and 2 path, else similarity].
     #[arg(long, value_name = "ORDER", help_heading = TUNING)]
     order: Option<String>,
-    /// Treats kinds of data apart: `incompressible` (media, packed files) is stored instead of compressed in vain.
-    /// Without a value all kinds that are known.
+    /// Treats kinds of data apart: `pcmaudio` (WAV, AIFF) is compressed by FLAC, `binary` (ELF, PE) lies together by
+    /// machine and goes through its filter before lzma, `incompressible` (media, packed files) is stored instead of
+    /// compressed in vain. Without a value all of them.
     #[arg(long, value_name = "KIND", num_args = 0.., require_equals = true, value_delimiter = ',',
           value_parser = categorizer, help_heading = TUNING)]
     categorize: Option<Vec<Categorizer>>,
@@ -69,10 +72,53 @@ pub struct Compression {
     /// it is short [default: half of what the machine and the control groups allow].
     #[arg(short = 'L', long, value_name = "SIZE", value_parser = size, help_heading = TUNING)]
     memory_limit: Option<u64>,
+    /// Threads that compress [default: FIM_THREADS, else as many as there are cores].
+    #[arg(short = 'j', long, value_name = "N", help_heading = TUNING)]
+    threads: Option<NonZeroUsize>,
+    /// How the metadata is compressed; what is stored is read in place [by level: null up to 6, zstd:level=22,
+    /// lzma:level=9 twice].
+    #[arg(long, value_name = "CODEC", help_heading = TUNING)]
+    metadata_compression: Option<Codec>,
+    /// How the description of the metadata and the history are compressed [by level: null, else zstd:level=16].
+    #[arg(long, value_name = "CODEC", help_heading = TUNING)]
+    schema_compression: Option<Codec>,
+    /// Which tables of the metadata are packed: `auto` (names by symbols, the rest in place), `all`, `none`, or some of
+    /// chunk_table, directories, shared_files, names (by symbols), names_index, plain (names as lists).
+    #[arg(short = 'P', long, value_name = "TABLE", value_delimiter = ',', value_parser = PACKINGS,
+          help_heading = CONTENTS)]
+    pack_metadata: Vec<String>,
+    /// Keeps last access, last change of attributes and, where it is known of all, time of birth too.
+    #[arg(long, help_heading = CONTENTS)]
+    keep_all_times: bool,
+    /// How finely times are kept: a number with ns, us, ms, s, min, h or d [default: 1ns].
+    #[arg(long, value_name = "TIME", value_parser = resolution, help_heading = CONTENTS)]
+    time_resolution: Option<Resolution>,
+    /// Says that everything belongs to this user.
+    #[arg(long, value_name = "UID", help_heading = CONTENTS)]
+    owner: Option<u32>,
+    /// Says that everything belongs to this group.
+    #[arg(long, value_name = "GID", help_heading = CONTENTS)]
+    group: Option<u32>,
+    /// Says that everything is from this time, in seconds since the epoch, or `now`.
+    #[arg(long, value_name = "SECONDS", help_heading = CONTENTS)]
+    set_time: Option<String>,
+    /// Makes the same bytes from the same tree, at any time and on any machine: leaves out the time of making unless
+    /// SOURCE_DATE_EPOCH gives it.
+    #[arg(long, help_heading = CONTENTS, conflicts_with = "keep_all_times")]
+    reproducible: bool,
+    /// Leaves out the history: which version made the archive, and when.
+    #[arg(long, help_heading = CONTENTS)]
+    no_history: bool,
 }
 
 /// Where the help lists what a level stands for.
 const TUNING: &str = "Instead of what the level stands for";
+/// Where it lists what an archive says of the tree and of itself.
+const CONTENTS: &str = "What the archive says";
+
+/// Words for packed tables.
+const PACKINGS: [&str; 9] =
+    ["auto", "all", "none", "chunk_table", "directories", "shared_files", "names", "names_index", "plain"];
 
 impl Compression {
     /// How archives are made, and the time of making in seconds since the epoch.
@@ -80,10 +126,16 @@ impl Compression {
         let asked = self.level.or(host.choices.compression_level);
         let level = asked.and_then(Level::new).unwrap_or_default();
         let fixed = fixed_clock()?;
-        let created = now(fixed);
+        let is_told = !self.reproducible || fixed.is_some();
+        let created = if is_told { now(fixed) } else { 0 };
         let latest_time = fixed.map(|seconds| Timestamp { seconds: i64::from(seconds), nanos: 0 });
-        let mut options =
-            WriteOptions { created: Some(created), latest_time, ..WriteOptions::at_level(level) };
+        let mut options = WriteOptions {
+            created: is_told.then_some(created),
+            latest_time,
+            ..WriteOptions::at_level(level)
+        };
+        set(&mut options.threads, self.threads.or(host.choices.threads));
+        self.describe(&mut options, fixed)?;
         self.tune(&mut options)?;
         Ok((options, created))
     }
@@ -111,10 +163,28 @@ impl Compression {
         }
     }
 
+    /// Sets what the archive says of the tree and of itself.
+    fn describe(&self, options: &mut WriteOptions, fixed: Option<u32>) -> Result<(), Failure> {
+        options.packing = packing(&self.pack_metadata)?;
+        options.times = if self.keep_all_times { Times::All } else { Times::Modified };
+        options.resolution = self.time_resolution.unwrap_or_default();
+        options.overrides = Overrides {
+            uid: self.owner,
+            gid: self.group,
+            time: self.set_time.as_deref().map(|text| time(text, fixed)).transpose()?,
+        };
+        if self.no_history {
+            options.history = None;
+        }
+        Ok(())
+    }
+
     /// Replaces what a level stands for by what is set apart.
     fn tune(&self, options: &mut WriteOptions) -> Result<(), Failure> {
         set(&mut options.block_size_bits, self.block_size_bits);
         set(&mut options.data, self.compression);
+        set(&mut options.metadata, self.metadata_compression);
+        set(&mut options.schema, self.schema_compression);
         options.segmentation = self.segmentation(options.segmentation)?;
         if let Some(order) = &self.order {
             options.order = order_of(order)?;
@@ -157,6 +227,81 @@ fn categorizer(text: &str) -> Result<Categorizer, String> {
     let known = Categorizer::ALL.map(Categorizer::name);
     let found = Categorizer::ALL.into_iter().find(|categorizer| categorizer.name() == text);
     found.ok_or_else(|| format!("expected {}", known.join(", ")))
+}
+
+/// Which tables are packed.
+fn packing(words: &[String]) -> Result<Packing, Failure> {
+    let nothing = Packing { symbols: false, ..Packing::default() };
+    match words {
+        [] => return Ok(Packing::default()),
+        [word] if word == "auto" => return Ok(Packing::default()),
+        [word] if word == "none" => return Ok(nothing),
+        [word] if word == "all" => {
+            let (chunk_table, directories, shared_files, string_index) = (true, true, true, true);
+            return Ok(Packing {
+                chunk_table,
+                directories,
+                shared_files,
+                string_index,
+                ..Packing::default()
+            });
+        }
+        _ => {}
+    }
+    let mut packing = nothing;
+    for word in words {
+        match word.as_str() {
+            "chunk_table" => packing.chunk_table = true,
+            "directories" => packing.directories = true,
+            "shared_files" => packing.shared_files = true,
+            "names" => packing.symbols = true,
+            "names_index" => packing.string_index = true,
+            "plain" => packing.plain_strings = true,
+            word => return Err(Failure::new(format!("--pack-metadata={word} must stand alone"))),
+        }
+    }
+    Ok(packing)
+}
+
+/// Reads `100ms`, `2s`, `1h`.
+fn resolution(text: &str) -> Result<Resolution, &'static str> {
+    let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: u32 = if number.is_empty() { 1 } else { number.parse().map_err(|_| NO_RESOLUTION)? };
+    let times = |unit: u32| number.checked_mul(unit).and_then(NonZeroU32::new);
+    let seconds = |unit| times(unit).map(Resolution::Seconds);
+    let fraction = |unit| match times(unit)? {
+        nanos if nanos.get() >= 1_000_000_000 => {
+            let is_whole = nanos.get() % 1_000_000_000 == 0;
+            NonZeroU32::new(nanos.get() / 1_000_000_000).filter(|_| is_whole).map(Resolution::Seconds)
+        }
+        nanos => Some(Resolution::Nanoseconds(nanos)),
+    };
+    let found = match unit {
+        "ns" => fraction(1),
+        "us" => fraction(1_000),
+        "ms" => fraction(1_000_000),
+        "s" | "sec" => seconds(1),
+        "min" => seconds(60),
+        "h" | "hour" => seconds(3_600),
+        "d" | "day" => seconds(86_400),
+        _ => None,
+    };
+    found.ok_or(NO_RESOLUTION)
+}
+
+const NO_RESOLUTION: &str = "expected a time such as 1s, 100ms or 1day";
+
+/// A point in time: seconds since the epoch, or `now`.
+fn time(text: &str, fixed: Option<u32>) -> Result<Timestamp, Failure> {
+    let seconds = match text {
+        "now" => i64::try_from(now(fixed)).ok(),
+        text => text.parse().ok(),
+    };
+    let seconds = seconds.ok_or_else(|| {
+        Failure::new(format!("cannot read --set-time {text:?}: expected seconds since the epoch, or now"))
+    })?;
+    Ok(Timestamp { seconds, nanos: 0 })
 }
 
 fn size(text: &str) -> Result<u64, &'static str> {
@@ -222,6 +367,16 @@ pub(super) fn tell(
     json: bool,
 ) -> Result<(), Failure> {
     if json {
+        let of_category = |category: &CategorySummary| {
+            json!({
+                "name": category.name,
+                "files": category.files,
+                "blocks": category.blocks,
+                "contents": category.bytes_in,
+                "archive": category.bytes_out,
+            })
+        };
+        let categories: Vec<_> = summary.categories.iter().map(of_category).collect();
         return settings::json(&json!({
             "path": path,
             "size": length,
@@ -230,21 +385,52 @@ pub(super) fn tell(
             "files": summary.files,
             "directories": summary.directories,
             "symlinks": summary.symlinks,
+            "specials": summary.specials,
+            "hard_links": summary.hard_links,
             "duplicates": summary.duplicates,
+            "packed": summary.bytes_packed,
+            "matched": summary.bytes_matched,
+            "categories": categories,
             "left_out": summary.left_out,
             "seconds": time.as_secs_f64(),
         }));
     }
-    let share = summary.bytes_out.saturating_mul(1000).checked_div(summary.bytes_in).unwrap_or(1000);
-    let ratio = format!("{}.{} %", share / 10, share % 10);
     settings::line(format!(
-        "{}: {} from {} ({ratio}), {} files, {:.1} s",
+        "{}: {} from {} ({}), {} files, {:.1} s",
         path.display(),
         bytes(length),
         bytes(summary.bytes_in),
+        share(summary.bytes_out, summary.bytes_in),
         summary.files,
         time.as_secs_f64()
-    ))
+    ))?;
+    if summary.duplicates > 0 || summary.bytes_matched > 0 {
+        settings::line(format!(
+            "  found again: {} whole files, {} in blocks; {} packed",
+            summary.duplicates,
+            bytes(summary.bytes_matched),
+            bytes(summary.bytes_packed),
+        ))?;
+    }
+    // One category is no category.
+    for category in summary.categories.iter().filter(|_| summary.categories.len() > 1) {
+        settings::line(format!(
+            "  {}: {} files, {} from {} ({}) in {} blocks",
+            category.name,
+            category.files,
+            bytes(category.bytes_out),
+            bytes(category.bytes_in),
+            share(category.bytes_out, category.bytes_in),
+            category.blocks,
+        ))?;
+    }
+    Ok(())
+}
+
+/// A part of a whole for people.
+fn share(part: u64, whole: u64) -> String {
+    let share = part.saturating_mul(1000).checked_div(whole).unwrap_or(1000);
+    format!("{}.{} %", share / 10, share % 10)
 }
 
 /// A size for people.
@@ -263,6 +449,30 @@ pub(super) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resolutions_are_read() {
+        let nanos = |number| Ok(Resolution::Nanoseconds(NonZeroU32::new(number).unwrap()));
+        let seconds = |number| Ok(Resolution::Seconds(NonZeroU32::new(number).unwrap()));
+        for (text, expected) in [
+            ("ns", nanos(1)),
+            ("100us", nanos(100_000)),
+            ("10ms", nanos(10_000_000)),
+            ("1000ms", seconds(1)),
+            ("s", seconds(1)),
+            ("15min", seconds(900)),
+            ("2h", seconds(7_200)),
+            ("day", seconds(86_400)),
+            ("0s", Err(NO_RESOLUTION)),
+            ("1500ms", Err(NO_RESOLUTION)),
+            ("1y", Err(NO_RESOLUTION)),
+            ("", Err(NO_RESOLUTION)),
+            ("99999999999s", Err(NO_RESOLUTION)),
+            ("99999h9", Err(NO_RESOLUTION)),
+        ] {
+            assert_eq!(resolution(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_short() {

@@ -7,9 +7,9 @@
 //!     +------------------------- free buffers <--------------------+
 //! ```
 //!
-//! There are two more buffers than workers. The segmenter waits for a free one, so no more blocks than that are
-//! under way; and since the block that is to be written next is always among them, nobody waits for ever. Whoever
-//! fails closes all three queues, and everybody comes to an end.
+//! There are more buffers than workers: one, and one for each block that a stream fills. The streams wait for a free
+//! one, so no more blocks than that are under way; and since the block that is to be written next is always among
+//! them, nobody waits for ever. Whoever fails closes all three queues, and everybody comes to an end.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +18,6 @@ use super::{
     category::Category,
     codec::{Codec, Compressor},
     error::WriteError,
-    memory::SPARE_BUFFERS,
 };
 use crate::{
     dwarfs::format::section::{Compression, SectionHeader, SectionKind},
@@ -30,7 +29,7 @@ use crate::{
 };
 
 /// Where full blocks go, and empty buffers come from.
-pub(super) trait BlockSink {
+pub(super) trait BlockSink: Sync {
     /// Returns a buffer of at least `len` bytes; whatever it holds is of no use. `None`: everything is coming to an
     /// end, because somebody else failed.
     fn buffer(&self, len: usize) -> Option<Vec<u8>>;
@@ -39,27 +38,48 @@ pub(super) trait BlockSink {
     fn block(&self, number: u32, buffer: Vec<u8>, len: usize, category: Category);
 }
 
-/// Runs `produce` on a thread of its own, compresses the blocks that it makes on `threads` more, each with the codec
-/// of its category, and writes them.
+/// How many take part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Crew {
+    /// Threads that compress.
+    pub(super) threads: usize,
+    /// Buffers that go round.
+    pub(super) buffers: usize,
+}
+
+/// Codecs for the blocks of a category: the one, and the one that is tried if the block is not made for that.
+pub(super) type Codecs = (Codec, Option<Codec>);
+
+/// What became of the blocks of a category.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) blocks: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+/// Runs `produce` on a thread of its own, compresses the blocks that it makes on `crew.threads` more, each with the
+/// codec of its category, and writes them.
 pub(super) fn run<T: Send>(
-    codec: impl Fn(Category) -> Codec + Sync,
-    threads: usize,
+    codecs: impl Fn(Category) -> Codecs + Sync,
+    crew: Crew,
     archive: &mut ArchiveWriter<'_>,
     produce: impl FnOnce(&dyn BlockSink) -> Result<T, WriteError> + Send,
-) -> Result<T, WriteError> {
-    let pipeline = Pipeline::new(threads);
+) -> Result<(T, BTreeMap<Category, Tally>), WriteError> {
+    let threads = crew.threads;
+    let pipeline = Pipeline::new(crew);
     thread::scope(|scope| {
         let producer = spawn(scope, "segment", || {
             let _closing = Closing(&pipeline.jobs);
             produce(&pipeline)
         })?;
         let workers: Result<Vec<_>, _> =
-            (0..threads).map(|_| spawn(scope, "compress", || pipeline.work(&codec))).collect();
+            (0..threads).map(|_| spawn(scope, "compress", || pipeline.work(&codecs))).collect();
         let written = match &workers {
             Ok(_) => pipeline.write(archive).inspect_err(|_| pipeline.close()),
             Err(_) => {
                 pipeline.close();
-                Ok(())
+                Ok(BTreeMap::new())
             }
         };
         let produced = producer.join().map_err(|_| WriteError::Worker)?;
@@ -67,7 +87,8 @@ pub(super) fn run<T: Send>(
             worker.join().map_err(|_| WriteError::Worker)?;
         }
         // A producer that was cut short has nothing to say of the cause.
-        written.and(produced)
+        let tallies = written?;
+        Ok((produced?, tallies))
     })
 }
 
@@ -102,10 +123,11 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    fn new(threads: usize) -> Self {
+    fn new(crew: Crew) -> Self {
         let free = Queue::default();
-        (0..threads + SPARE_BUFFERS).for_each(|_| free.push(Vec::new()));
-        Self { free, jobs: Queue::default(), results: Queue::default(), workers: AtomicUsize::new(threads) }
+        (0..crew.buffers).for_each(|_| free.push(Vec::new()));
+        let workers = AtomicUsize::new(crew.threads);
+        Self { free, jobs: Queue::default(), results: Queue::default(), workers }
     }
 
     fn close(&self) {
@@ -114,30 +136,24 @@ impl Pipeline {
         self.results.close();
     }
 
-    fn work(&self, codec: &dyn Fn(Category) -> Codec) {
+    fn work(&self, codecs: &dyn Fn(Category) -> Codecs) {
         let _leaving = Leaving(self);
-        // Blocks come category by category: hardly ever another one is needed.
-        let mut current: Option<(Category, Compressor)> = None;
+        let mut known: Vec<(Codec, Compressor)> = Vec::new();
         while let Some(job) = self.jobs.pop() {
-            let kept = current.take().filter(|(category, _)| *category == job.category).map(|(_, kept)| kept);
-            let compressor = match kept.map_or_else(|| Compressor::new(codec(job.category)), Ok) {
-                Ok(compressor) => compressor,
-                Err(error) => return self.results.push(Err(error)),
-            };
-            let (_, compressor) = current.insert((job.category, compressor));
-            let result = compressor
-                .seal(job.number, SectionKind::Block, job.buffer.get(..job.len).unwrap_or_default())
-                .map(|sealed| (sealed.header.compression != Compression::None, sealed.header));
-            self.results.push(result.map(|(is_smaller, header)| {
-                let compressed = is_smaller.then(|| compressor.out.clone());
-                Done { job, header, compressed }
-            }));
+            let payload = job.buffer.get(..job.len).unwrap_or_default();
+            let (first, second) = codecs(job.category);
+            let mut result = seal(&mut known, first, job.number, payload);
+            if let (Ok((_, None)), Some(second)) = (&result, second) {
+                result = seal(&mut known, second, job.number, payload);
+            }
+            self.results.push(result.map(|(header, compressed)| Done { job, header, compressed }));
         }
     }
 
     /// Writes blocks in their order until no more come.
-    fn write(&self, archive: &mut ArchiveWriter<'_>) -> Result<(), WriteError> {
+    fn write(&self, archive: &mut ArchiveWriter<'_>) -> Result<BTreeMap<Category, Tally>, WriteError> {
         let mut early = BTreeMap::new();
+        let mut tallies: BTreeMap<Category, Tally> = BTreeMap::new();
         while let Some(result) = self.results.pop() {
             let done = result?;
             early.insert(done.job.number, done);
@@ -145,12 +161,41 @@ impl Pipeline {
                 let raw = done.job.buffer.get(..done.job.len).unwrap_or_default();
                 let payload = done.compressed.as_deref().unwrap_or(raw);
                 archive.write(&Sealed { header: done.header, payload })?;
+                let tally = tallies.entry(done.job.category).or_default();
+                tally.blocks += 1;
+                tally.bytes_in += raw.len() as u64;
+                tally.bytes_out += payload.len() as u64;
                 self.free.push(done.job.buffer);
             }
         }
         // A worker that died took a block with it.
-        if early.is_empty() { Ok(()) } else { Err(WriteError::Worker) }
+        if early.is_empty() { Ok(tallies) } else { Err(WriteError::Worker) }
     }
+}
+
+/// Compressors that a worker keeps: blocks of few categories take turns, and a context of a high level takes as much
+/// memory as a block, and more.
+const MOST_KEPT: usize = 2;
+
+/// Compresses a block with a codec, whose compressor is kept. The payload is given if it is smaller than the block.
+fn seal(
+    known: &mut Vec<(Codec, Compressor)>,
+    codec: Codec,
+    number: u32,
+    payload: &[u8],
+) -> Result<(SectionHeader, Option<Vec<u8>>), WriteError> {
+    let mut compressor = match known.iter().position(|(known, _)| *known == codec) {
+        Some(place) => known.remove(place).1,
+        None => {
+            known.truncate(MOST_KEPT - 1);
+            Compressor::new(codec)?
+        }
+    };
+    let header = compressor.seal(number, SectionKind::Block, payload)?.header;
+    let is_smaller = header.compression != Compression::None;
+    let compressed = is_smaller.then(|| compressor.out.clone());
+    known.insert(0, (codec, compressor));
+    Ok((header, compressed))
 }
 
 impl BlockSink for Pipeline {

@@ -120,6 +120,7 @@ impl Contents for HostFile {
             mtime: timestamp(stat.mtime),
             atime: timestamp(stat.atime),
             ctime: timestamp(stat.ctime),
+            btime: stat.btime.map(timestamp),
             ..known.clone()
         })
     }
@@ -287,6 +288,7 @@ fn object(stat: &Stat, content: Content) -> Object {
         mtime: timestamp(stat.mtime),
         atime: timestamp(stat.atime),
         ctime: timestamp(stat.ctime),
+        btime: stat.btime.map(timestamp),
     }
 }
 

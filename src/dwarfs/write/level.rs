@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::{
     codec::{Bcj, Codec, Lzma},
     faults::Unreadable,
-    options::{History, Order, Packing, Segmentation, Times, WriteOptions},
+    options::{History, Order, Overrides, Packing, Resolution, Segmentation, Times, WriteOptions},
 };
 
 /// How hard to compress: 0 (not at all) to 9 (as small as can be), with the meaning that mkdwarfs gives to its levels.
@@ -30,6 +30,8 @@ const fn zstd(level: i32) -> Codec {
     Codec::Zstd { level }
 }
 
+/// Codec of schema and history from level 1 on.
+const SCHEMA: Codec = zstd(16);
 const LZ4HC: Codec = Codec::Lz4Hc { level: 9 };
 const LZMA: Codec = Codec::Lzma(Lzma { level: 9, extreme: false, dictionary_bits: None, filter: Bcj::None });
 
@@ -84,7 +86,10 @@ impl WriteOptions {
                 .then_some(Segmentation { step_shift: meaning.step_shift, ..Segmentation::default() }),
             data: meaning.data,
             metadata: meaning.metadata,
+            schema: if meaning.data == Codec::None { Codec::None } else { SCHEMA },
             times: Times::default(),
+            resolution: Resolution::default(),
+            overrides: Overrides::default(),
             order: meaning.order.clone(),
             categorizers: Vec::new(),
             packing: Packing::default(),

@@ -1,8 +1,8 @@
 //! How much memory the blocks under way take up, and how many threads that leaves room for.
 //!
 //! ```text
-//! segmenter: blocks that are looked back at, and their windows
-//! buffers:   two more than threads
+//! streams:   for each that is worked on, blocks that are looked back at, and their windows
+//! buffers:   those of the threads, one that waits, one or two that each stream fills
 //! a thread:  what it compresses into, what the codec needs
 //! results:   a compressed copy of each buffer that waits for its turn
 //! ```
@@ -10,19 +10,29 @@
 //! Names, attributes and sketches of files come on top, some hundred bytes for each file.
 
 use super::{
-    codec::{Codec, Lzma},
+    category::Categorizer,
+    codec::Codec,
     error::WriteError,
     options::WriteOptions,
+    segment::MOST_SEATS,
 };
 
-/// Buffers beyond those of the threads: one is filled, one waits.
-pub(super) const SPARE_BUFFERS: usize = 2;
+/// Returns how many buffers go round with so many threads that compress: one more waits, and each stream fills one;
+/// one of audio a second one.
+pub(super) fn buffers(options: &WriteOptions, threads: usize) -> usize {
+    let of_stream = if options.categorizers.contains(&Categorizer::Audio) { 2 } else { 1 };
+    threads + 1 + streams(options) * of_stream
+}
+
+/// Streams that are worked on at a time, at most.
+fn streams(options: &WriteOptions) -> usize {
+    if options.categorizers.is_empty() { 1 } else { MOST_SEATS }
+}
+
 /// Bytes of a window that is remembered: two places, and two bytes of the filter.
 const WINDOW: u64 = 10;
 /// Bytes that a codec needs for its tables, whatever it compresses.
 const TABLES: u64 = 4 << 20;
-/// Dictionary of lzma at its highest level, as a power of two.
-const LZMA_DICTIONARY: u8 = 26;
 /// Bytes that lzma needs for short matches and for prices, and brotli for its commands.
 const LZMA_TABLES: u64 = 8 << 20;
 const BROTLI_TABLES: u64 = 32 << 20;
@@ -55,13 +65,14 @@ fn fixed(options: &WriteOptions) -> u64 {
         let past = u64::from(segmentation.lookback.saturating_sub(1));
         past * block + (past + 1) * windows * WINDOW
     });
-    segmenter + SPARE_BUFFERS as u64 * 2 * block
+    streams(options) as u64 * segmenter + buffers(options, 0) as u64 * 2 * block
 }
 
 fn of_thread(options: &WriteOptions) -> u64 {
     let block = u64::from(options.block_size());
-    // A buffer, its compressed copy, and the room that is compressed into.
-    3 * block + codec(options.data, block)
+    // A buffer, its compressed copy, and the room that is compressed into: that of a second codec for categories.
+    let rooms = if options.categorizers.is_empty() { 3 } else { 4 };
+    rooms * block + codec(options.data, block)
 }
 
 /// What a codec needs for blocks of a length.
@@ -78,9 +89,7 @@ fn codec(codec: Codec, block: u64) -> u64 {
         // The same, and twice the window for what is farther away.
         Codec::ZstdLong { .. } => 20 * block + TABLES,
         // Its dictionary, once more for the hashes, and eight times for the trees of matches; a filter works on a copy.
-        Codec::Lzma(Lzma { dictionary_bits, .. }) => {
-            12 * block.min(1 << dictionary_bits.unwrap_or(LZMA_DICTIONARY)) + LZMA_TABLES
-        }
+        Codec::Lzma(lzma) => 12 * block.min(u64::from(lzma.dictionary())) + LZMA_TABLES,
         Codec::Brotli { window_bits, .. } => 12 * block.min(1 << window_bits.min(62)) + BROTLI_TABLES,
     }
 }

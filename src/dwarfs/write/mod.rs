@@ -46,9 +46,10 @@ mod xattrs;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
+use std::{collections::BTreeMap, io::Write};
 
 use archive_writer::ArchiveWriter;
+use category::Category;
 use codec::Compressor;
 
 pub use category::Categorizer;
@@ -60,7 +61,7 @@ pub use level::Level;
 pub use memory::least as least_memory;
 pub use merged_source::{FromArchives, MergedSource, Origin};
 pub use object::{Content, Device, FileContent, Object, Timestamp};
-pub use options::{History, Order, Packing, Segmentation, Times, WriteOptions};
+pub use options::{History, Order, Overrides, Packing, Resolution, Segmentation, Times, WriteOptions};
 pub use progress::{Phase, Progress};
 pub use publish::{PublishError, publish};
 pub use recompress::{Keep, Recompressed, block_size_bits, compression_of, recompress};
@@ -78,7 +79,7 @@ use super::{
 };
 
 /// What was archived, and how large it became.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Directories, the root included.
     pub directories: u64,
@@ -102,6 +103,23 @@ pub struct Summary {
     pub bytes_out: u64,
     /// What could not be read and is not in the archive.
     pub left_out: u64,
+    /// Each kind of data that there is.
+    pub categories: Vec<CategorySummary>,
+}
+
+/// What became of one kind of data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CategorySummary {
+    /// What it is called.
+    pub name: &'static str,
+    /// Files that were taken for it, of equal ones one only.
+    pub files: u64,
+    /// Blocks with such data.
+    pub blocks: u64,
+    /// Length of these blocks before they were compressed.
+    pub bytes_in: u64,
+    /// Their length in the archive, headers not counted.
+    pub bytes_out: u64,
 }
 
 /// Archives a tree. Everything is written to `output` in one go, from where it stands.
@@ -138,12 +156,19 @@ pub fn write_archive(
     progress.begin(Phase::Compress, count, bytes);
     let mut archive = ArchiveWriter::new(output, progress);
     let cut = segment::Cut { block_size: options.block_size(), segmentation: options.segmentation() };
-    let segmented = compress::run(
-        |category| options.codec(category),
-        threads,
+    let crew = compress::Crew { threads, buffers: memory::buffers(options, threads) };
+    let (mut segmented, tallies) = compress::run(
+        |category| options.codecs(category),
+        crew,
         &mut archive,
-        |sink| segment::segment(&files, &mut tree, category::apart(groups), cut, sink, progress),
+        |sink| segment::segment(&files, &tree, category::apart(groups), cut, sink, progress),
     )?;
+    for (id, newer) in segmented.changed.drain(..) {
+        if let Some(object) = tree.object_mut(id) {
+            *object = newer;
+        }
+    }
+    segmented.lost.drain(..).for_each(|id| tree.lose(id));
 
     progress.begin(Phase::Finish, 0, 0);
     let lost = tree.forget_lost();
@@ -151,18 +176,18 @@ pub fn write_archive(
     if frozen.metadata.len() as u64 > limits::MAX_METADATA_LEN {
         return Err(WriteError::TooMany { what: "bytes of metadata" });
     }
-    let mut compressor = Compressor::new(options.metadata)?;
-    let mut write = |kind, payload: &[u8]| {
+    let mut write = |kind, codec, payload: &[u8]| {
         let number = archive.next_number()?;
-        archive.write(&compressor.seal(number, kind, payload)?)
+        archive.write(&Compressor::new(codec)?.seal(number, kind, payload)?)
     };
-    write(SectionKind::Schema, &frozen.schema.encode())?;
-    write(SectionKind::Metadata, &frozen.metadata)?;
+    write(SectionKind::Schema, options.schema, &frozen.schema.encode())?;
+    write(SectionKind::Metadata, options.metadata, &frozen.metadata)?;
     if let Some(history) = &options.history {
-        write(SectionKind::History, &encode_history(history, options.created))?;
+        write(SectionKind::History, options.schema, &encode_history(history, options.created))?;
     }
     let bytes_out = archive.finish()?;
-    let summary = Summary { bytes_out, left_out: faults.left_out(), ..Summary::default() };
+    let categories = categories(&segmented, &tallies);
+    let summary = Summary { bytes_out, left_out: faults.left_out(), categories, ..Summary::default() };
     Ok(summarise(&tree, &segmented, lost, summary))
 }
 
@@ -188,6 +213,36 @@ fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
     };
     let before = history.before.iter().cloned();
     history::History { entries: before.chain([entry]).collect() }.encode()
+}
+
+/// What became of each category; those with the same name are one.
+fn categories(
+    segmented: &segment::Segmented,
+    tallies: &BTreeMap<Category, compress::Tally>,
+) -> Vec<CategorySummary> {
+    let mut found: BTreeMap<Category, CategorySummary> = BTreeMap::new();
+    for file in &segmented.files {
+        found.entry(file.group.category).or_default().files += 1;
+    }
+    for (category, tally) in tallies {
+        let summary = found.entry(*category).or_default();
+        summary.blocks += tally.blocks;
+        summary.bytes_in += tally.bytes_in;
+        summary.bytes_out += tally.bytes_out;
+    }
+    let mut all: Vec<CategorySummary> = Vec::new();
+    for (category, summary) in found {
+        match all.iter_mut().find(|known| known.name == category.name()) {
+            None => all.push(CategorySummary { name: category.name(), ..summary }),
+            Some(known) => {
+                known.files += summary.files;
+                known.blocks += summary.blocks;
+                known.bytes_in += summary.bytes_in;
+                known.bytes_out += summary.bytes_out;
+            }
+        }
+    }
+    all
 }
 
 fn summarise(tree: &Tree, segmented: &segment::Segmented, lost: usize, told: Summary) -> Summary {

@@ -118,6 +118,8 @@ pub struct Object {
     pub atime: Timestamp,
     /// Last change of attributes.
     pub ctime: Timestamp,
+    /// When it was made, where that is known.
+    pub btime: Option<Timestamp>,
 }
 
 impl Object {
@@ -125,7 +127,7 @@ impl Object {
     #[must_use]
     pub fn new(content: Content, perm: u16) -> Self {
         let epoch = Timestamp::default();
-        Self { content, perm, uid: 0, gid: 0, mtime: epoch, atime: epoch, ctime: epoch }
+        Self { content, perm, uid: 0, gid: 0, mtime: epoch, atime: epoch, ctime: epoch, btime: None }
     }
 
     /// The mode with the type.

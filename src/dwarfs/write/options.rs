@@ -1,10 +1,11 @@
 //! How an archive is to be made.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use super::{
     category::{Categorizer, Category},
-    codec::Codec,
+    codec::{Bcj, Codec, Lzma},
+    compress::Codecs,
     error::WriteError,
     faults::Unreadable,
     memory,
@@ -22,8 +23,36 @@ pub enum Times {
     /// The last change of content only; the others read as the same.
     #[default]
     Modified,
-    /// Last change of content, last access and last change of attributes.
+    /// Last change of content, last access and last change of attributes; and when an object was made, where that is
+    /// known of all.
     All,
+}
+
+/// How finely times are kept. What lies between is rounded down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// In units of so many nanoseconds, less than a second.
+    Nanoseconds(NonZeroU32),
+    /// In units of so many seconds.
+    Seconds(NonZeroU32),
+}
+
+impl Default for Resolution {
+    /// As finely as times are known.
+    fn default() -> Self {
+        Self::Nanoseconds(NonZeroU32::MIN)
+    }
+}
+
+/// What objects are said to be, whatever they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// The owner of everything.
+    pub uid: Option<u32>,
+    /// The group of everything.
+    pub gid: Option<u32>,
+    /// All times of everything.
+    pub time: Option<Timestamp>,
 }
 
 /// In which order files are put into blocks.
@@ -125,8 +154,14 @@ pub struct WriteOptions {
     pub data: Codec,
     /// Codec of the metadata. Stored metadata is read in place, compressed metadata takes less room.
     pub metadata: Codec,
+    /// Codec of what describes the metadata, and of the history.
+    pub schema: Codec,
     /// Which times are kept.
     pub times: Times,
+    /// How finely they are kept.
+    pub resolution: Resolution,
+    /// Owners and times that replace those of the source.
+    pub overrides: Overrides,
     /// In which order files are put into blocks.
     pub order: Order,
     /// What finds data for which there is a better way; of two that know a file the first counts.
@@ -155,6 +190,12 @@ const WINDOWS: std::ops::RangeInclusive<u8> = LEAST_BITS..=24;
 /// Windows that are remembered of a block, as a power of two: what finds them takes some 10 bytes each.
 const MOST_WINDOWS_BITS: u8 = 22;
 
+/// Nanoseconds of a second.
+const NANOSECONDS: u32 = 1_000_000_000;
+
+/// Level of FLAC for samples: higher ones take longer for next to nothing.
+const FLAC_LEVEL: u8 = 5;
+
 impl WriteOptions {
     /// Block size in bytes.
     #[must_use]
@@ -162,11 +203,19 @@ impl WriteOptions {
         1_u32.checked_shl(u32::from(self.block_size_bits)).unwrap_or(0)
     }
 
-    /// How the blocks of a category are compressed.
-    pub(super) const fn codec(&self, category: Category) -> Codec {
-        match category {
-            Category::Default => self.data,
-            Category::Incompressible => Codec::None,
+    /// How the blocks of a category are compressed, and how if that does not do for one of them.
+    pub(super) const fn codecs(&self, category: Category) -> Codecs {
+        match (category, self.data) {
+            (
+                Category::Binary(machine),
+                Codec::Lzma(Lzma { filter: Bcj::None, level, extreme, dictionary_bits }),
+            ) => {
+                let filter = Bcj::For(machine);
+                (Codec::Lzma(Lzma { filter, level, extreme, dictionary_bits }), None)
+            }
+            (Category::Default | Category::Binary(_) | Category::AudioMetadata, data) => (data, None),
+            (Category::Waveform(pcm), data) => (Codec::Flac { level: FLAC_LEVEL, pcm }, Some(data)),
+            (Category::Incompressible, _) => (Codec::None, None),
         }
     }
 
@@ -192,6 +241,19 @@ impl WriteOptions {
         memory::threads(self)?;
         self.data.check()?;
         self.metadata.check()?;
+        self.schema.check()?;
+        if let Resolution::Nanoseconds(unit) = self.resolution
+            && NANOSECONDS % unit.get() != 0
+        {
+            let (least, most) = (1, i64::from(NANOSECONDS) - 1);
+            let found = i64::from(unit.get());
+            return Err(WriteError::Option {
+                option: "time resolution (ns, a part of a second)",
+                found,
+                least,
+                most,
+            });
+        }
         Ok(())
     }
 }

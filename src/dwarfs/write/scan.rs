@@ -53,6 +53,7 @@ fn new_file(tree: &Tree) -> Object {
     let mut object = Object::new(Content::File(FileContent::default()), 0o600);
     if let Some(root) = tree.object(ObjectId::ROOT) {
         (object.mtime, object.atime, object.ctime) = (root.mtime, root.mtime, root.mtime);
+        object.btime = root.btime.map(|_| root.mtime);
     }
     object
 }

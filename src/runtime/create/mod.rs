@@ -77,7 +77,7 @@ pub trait Report: Progress {
 }
 
 /// An image that was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Created {
     /// What was archived as the root, and how large it became.
     pub summary: Summary,

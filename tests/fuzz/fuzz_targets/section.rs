@@ -46,7 +46,11 @@ fuzz_target!(|bytes: &[u8]| {
         if let Ok(index) = Index::open(&sealed, place) {
             let mut end = index.offset();
             for section in index.sections() {
-                assert!(section.offset >= end && section.end >= section.offset && section.end <= sealed.len() as u64);
+                assert!(
+                    section.offset >= end
+                        && section.end >= section.offset
+                        && section.end <= sealed.len() as u64
+                );
                 end = section.end;
             }
         }

@@ -21,7 +21,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((index, rest)) = rest.split_at_checked(usize::from(count) * 2) else { return };
     let Some((&len, rest)) = rest.split_first_chunk() else { return };
     let Some((symbols, buffer)) = rest.split_at_checked(usize::from(u16::from_le_bytes(len))) else { return };
-    let index: Vec<u32> = index.as_chunks().0.iter().map(|pair| u32::from(u16::from_le_bytes(*pair))).collect();
+    let index: Vec<u32> =
+        index.as_chunks().0.iter().map(|pair| u32::from(u16::from_le_bytes(*pair))).collect();
     let plain: Vec<Vec<u8>> = buffer.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
     let value = if form & PLAIN != 0 {
         Value::Struct(vec![(1, Value::List(List::Strings(&plain)))])

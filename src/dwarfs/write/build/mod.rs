@@ -15,6 +15,8 @@ mod inodes;
 mod strings;
 mod tables;
 
+use std::collections::HashMap;
+
 use chunks::Chunks;
 use inodes::Inodes;
 use strings::StringTable;
@@ -47,7 +49,7 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
     let mut directories = Directories::new(tree, &inodes, &strings);
     let mut chunks = Chunks::new(files, &inodes, options.block_size())?;
     let totals = Totals::new(tree, &inodes);
-    let owners = Owners::new(tree, &inodes);
+    let owners = Owners::new(tree, &inodes, options.overrides);
     let times = TimeBase::new(tree, &inodes, options);
 
     let packing = options.packing;
@@ -119,6 +121,12 @@ pub(super) fn build(tree: &Tree, files: &Segmented, options: &WriteOptions) -> R
         fields.set(root::CATEGORY_NAMES, Value::List(List::Strings(&categories.names)).some());
         fields.set(root::BLOCK_CATEGORIES, Value::List(List::U32(&categories.of_blocks)).some());
     }
+    let described = Map(categories.as_ref().map_or(&[][..], |categories| categories.described.as_slice()));
+    if let Some(categories) = categories.as_ref().filter(|categories| !categories.described.is_empty()) {
+        let descriptions = Value::List(List::Strings(&categories.descriptions));
+        fields.set(root::CATEGORY_METADATA_JSON, descriptions.some());
+        fields.set(root::BLOCK_CATEGORY_METADATA, Value::List(List::Rows(&described)).some());
+    }
     fields.some_if(
         !chunks.sizes.is_empty(),
         root::REG_FILE_SIZE_CACHE,
@@ -148,11 +156,14 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The tables that say of which category each block is.
+/// The tables that say of which category each block is, and what more there is to be said of it.
 struct Categories {
     names: Vec<Vec<u8>>,
     /// By block: the place of its category among the names.
     of_blocks: Vec<u32>,
+    descriptions: Vec<Vec<u8>>,
+    /// Blocks that have a description, and its place.
+    described: Vec<(u32, u64)>,
 }
 
 impl Categories {
@@ -161,13 +172,41 @@ impl Categories {
         if of_blocks.iter().all(|category| *category == Category::default()) {
             return None;
         }
-        let used: Vec<Category> =
-            Category::ALL.into_iter().filter(|category| of_blocks.contains(category)).collect();
-        let number = |category: &Category| (0_u32..).zip(&used).find(|(_, used)| *used == category);
-        let of_blocks = of_blocks.iter().filter_map(number).map(|(number, _)| number).collect();
-        let names = used.iter().map(|category| category.name().as_bytes().to_vec()).collect();
-        Some(Self { names, of_blocks })
+        let mut used: Vec<Category> = of_blocks.to_vec();
+        used.sort_unstable();
+        used.dedup();
+        let mut tables = Self {
+            names: Vec::new(),
+            of_blocks: Vec::new(),
+            descriptions: Vec::new(),
+            described: Vec::new(),
+        };
+        let known: HashMap<Category, (u32, Option<u64>)> = used
+            .into_iter()
+            .map(|category| {
+                let name = place(&mut tables.names, category.name().as_bytes());
+                let description = category.description();
+                let description = description.map(|text| place(&mut tables.descriptions, text.as_bytes()));
+                (category, (name, description.map(u64::from)))
+            })
+            .collect();
+        for (block, (name, description)) in
+            (0_u32..).zip(of_blocks.iter().filter_map(|category| known.get(category)))
+        {
+            tables.of_blocks.push(*name);
+            tables.described.extend(description.map(|description| (block, description)));
+        }
+        Some(tables)
     }
+}
+
+/// The place of a string in a short list, into which it is put if it is not there.
+fn place(list: &mut Vec<Vec<u8>>, string: &[u8]) -> u32 {
+    let known = list.iter().position(|known| known == string).unwrap_or_else(|| {
+        list.push(string.to_vec());
+        list.len() - 1
+    });
+    u32::try_from(known).unwrap_or(u32::MAX)
 }
 
 fn option_values(packing: Packing, times: &TimeBase) -> Value<'static> {
@@ -176,8 +215,14 @@ fn option_values(packing: Packing, times: &TimeBase) -> Value<'static> {
     fields.set(option::PACKED_CHUNK_TABLE, Value::Bool(packing.chunk_table));
     fields.set(option::PACKED_DIRECTORIES, Value::Bool(packing.directories));
     fields.set(option::PACKED_SHARED_FILES_TABLE, Value::Bool(packing.shared_files));
-    // Nanoseconds.
-    fields.some_if(times.has_fractions, option::SUBSECOND_RESOLUTION_NSEC_MULTIPLIER, Value::Int(1));
+    if let Some(unit) = times.seconds_of_unit() {
+        fields.set(option::TIME_RESOLUTION_SEC, Value::Int(unit).some());
+    }
+    let unit = Value::Int(times.fraction_unit());
+    fields.some_if(times.has_fractions, option::SUBSECOND_RESOLUTION_NSEC_MULTIPLIER, unit);
+    if times.has_births {
+        fields.set(option::HAS_BTIME, Value::Bool(true));
+    }
     // Always: it spares every reader counting the directory entries of every inode.
     fields.set(option::INODES_HAVE_NLINK, Value::Bool(true));
     Value::Struct(fields.0)

@@ -11,7 +11,7 @@ use crate::dwarfs::{
     write::{
         error::WriteError,
         object::{Content, Object, Timestamp},
-        options::{Times, WriteOptions},
+        options::{Overrides, Resolution, Times, WriteOptions},
         tree::{EntryId, ObjectId, Tree},
     },
 };
@@ -86,22 +86,32 @@ impl Directories {
 /// The distinct modes, owners and groups, ascending.
 #[derive(Debug)]
 pub(super) struct Owners {
+    overrides: Overrides,
     pub(super) modes: Vec<u32>,
     pub(super) uids: Vec<u32>,
     pub(super) gids: Vec<u32>,
 }
 
 impl Owners {
-    pub(super) fn new(tree: &Tree, inodes: &Inodes) -> Self {
-        let distinct = |of: fn(&Object) -> u32| {
+    pub(super) fn new(tree: &Tree, inodes: &Inodes, overrides: Overrides) -> Self {
+        let distinct = |of: &dyn Fn(&Object) -> u32| {
             let objects = inodes.objects.iter().filter_map(|id| tree.object(*id));
             objects.map(of).collect::<BTreeSet<_>>().into_iter().collect()
         };
         Self {
-            modes: distinct(Object::mode),
-            uids: distinct(|object| object.uid),
-            gids: distinct(|object| object.gid),
+            overrides,
+            modes: distinct(&Object::mode),
+            uids: distinct(&|object| overrides.uid.unwrap_or(object.uid)),
+            gids: distinct(&|object| overrides.gid.unwrap_or(object.gid)),
         }
+    }
+
+    fn uid(&self, object: &Object) -> u32 {
+        self.overrides.uid.unwrap_or(object.uid)
+    }
+
+    fn gid(&self, object: &Object) -> u32 {
+        self.overrides.gid.unwrap_or(object.gid)
     }
 }
 
@@ -111,25 +121,35 @@ impl Owners {
 /// times before 1970 is a negative number in two's complement, as upstream reads it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeBase {
-    seconds: i64,
+    /// In units of the resolution.
+    base: i64,
+    resolution: Resolution,
     latest: Option<Timestamp>,
+    fixed: Option<Timestamp>,
     pub(super) times: Times,
-    /// Whether any time is not a whole second.
+    /// Whether it is known of all objects when they were made, and kept.
+    pub(super) has_births: bool,
+    /// Whether any time is not a whole unit of seconds.
     pub(super) has_fractions: bool,
 }
 
 impl TimeBase {
     pub(super) fn new(tree: &Tree, inodes: &Inodes, options: &WriteOptions) -> Self {
+        let mut objects = inodes.objects.iter().filter_map(|id| tree.object(*id));
         let mut base = Self {
-            seconds: i64::MAX,
+            base: i64::MAX,
+            resolution: options.resolution,
             latest: options.latest_time,
+            fixed: options.overrides.time,
             times: options.times,
+            has_births: options.times == Times::All && objects.all(|object| object.btime.is_some()),
             has_fractions: false,
         };
         for object in inodes.objects.iter().filter_map(|id| tree.object(*id)) {
             for time in base.kept(object) {
-                base.seconds = base.seconds.min(time.seconds);
-                base.has_fractions |= time.nanos > 0;
+                let (whole, fraction) = base.split(time);
+                base.base = base.base.min(whole);
+                base.has_fractions |= fraction > 0;
             }
         }
         base
@@ -137,29 +157,55 @@ impl TimeBase {
 
     /// The base as it is stored.
     pub(super) fn raw(&self) -> u64 {
-        self.seconds.cast_unsigned()
+        self.base.cast_unsigned()
+    }
+
+    /// Seconds of a unit, where that is not one.
+    pub(super) fn seconds_of_unit(&self) -> Option<u64> {
+        match self.resolution {
+            Resolution::Seconds(unit) if unit.get() > 1 => Some(u64::from(unit.get())),
+            _ => None,
+        }
+    }
+
+    /// Nanoseconds of a unit of fractions.
+    pub(super) fn fraction_unit(&self) -> u64 {
+        match self.resolution {
+            Resolution::Nanoseconds(unit) => u64::from(unit.get()),
+            Resolution::Seconds(_) => 1,
+        }
     }
 
     fn offset(&self, time: Timestamp) -> u64 {
-        self.clamp(time).seconds.wrapping_sub(self.seconds).cast_unsigned()
+        self.split(self.clamp(time)).0.wrapping_sub(self.base).cast_unsigned()
     }
 
     fn fraction(&self, time: Timestamp) -> u64 {
-        u64::from(self.clamp(time).nanos)
+        u64::from(self.split(self.clamp(time)).1)
+    }
+
+    /// Whole units and what is left of a time.
+    fn split(&self, time: Timestamp) -> (i64, u32) {
+        match self.resolution {
+            Resolution::Nanoseconds(unit) => (time.seconds, time.nanos / unit),
+            Resolution::Seconds(unit) => (time.seconds.div_euclid(i64::from(unit.get())), 0),
+        }
     }
 
     fn clamp(&self, time: Timestamp) -> Timestamp {
+        let time = self.fixed.unwrap_or(time);
         self.latest.map_or(time, |latest| time.min(latest))
     }
 
     fn kept(&self, object: &Object) -> impl Iterator<Item = Timestamp> + use<> {
-        let all = [object.mtime, object.atime, object.ctime];
+        let birth = object.btime.filter(|_| self.has_births);
+        let others = [object.atime, object.ctime].into_iter().chain(birth);
         let count = match self.times {
-            Times::Modified => 1,
-            Times::All => all.len(),
+            Times::Modified => 0,
+            Times::All => usize::MAX,
         };
         let base = *self;
-        all.into_iter().take(count).map(move |time| base.clamp(time))
+        std::iter::once(object.mtime).chain(others.take(count)).map(move |time| base.clamp(time))
     }
 }
 
@@ -217,7 +263,7 @@ pub(super) struct InodeRows<'a> {
     pub(super) times: &'a TimeBase,
 }
 
-const INODE_FIELDS: [i16; 10] = [
+const INODE_FIELDS: [i16; 12] = [
     inode::MODE_INDEX,
     inode::OWNER_INDEX,
     inode::GROUP_INDEX,
@@ -227,6 +273,8 @@ const INODE_FIELDS: [i16; 10] = [
     inode::ATIME_SUBSEC,
     inode::MTIME_SUBSEC,
     inode::CTIME_SUBSEC,
+    inode::BTIME_OFFSET,
+    inode::BTIME_SUBSEC,
     inode::NLINK_MINUS_ONE,
 ];
 
@@ -248,16 +296,19 @@ impl Rows for InodeRows<'_> {
         let index = |table: &[u32], value: u32| table.binary_search(&value).map_or(0, |index| index as u64);
         let is_kept = self.times.times == Times::All;
         let extra = |time: Timestamp| is_kept.then_some(time);
+        let birth = object.btime.filter(|_| self.times.has_births);
         match INODE_FIELDS.get(column).copied().unwrap_or_default() {
             inode::MODE_INDEX => index(&self.owners.modes, object.mode()),
-            inode::OWNER_INDEX => index(&self.owners.uids, object.uid),
-            inode::GROUP_INDEX => index(&self.owners.gids, object.gid),
+            inode::OWNER_INDEX => index(&self.owners.uids, self.owners.uid(object)),
+            inode::GROUP_INDEX => index(&self.owners.gids, self.owners.gid(object)),
             inode::ATIME_OFFSET => extra(object.atime).map_or(0, |time| self.times.offset(time)),
             inode::MTIME_OFFSET => self.times.offset(object.mtime),
             inode::CTIME_OFFSET => extra(object.ctime).map_or(0, |time| self.times.offset(time)),
             inode::ATIME_SUBSEC => extra(object.atime).map_or(0, |time| self.times.fraction(time)),
             inode::MTIME_SUBSEC => self.times.fraction(object.mtime),
             inode::CTIME_SUBSEC => extra(object.ctime).map_or(0, |time| self.times.fraction(time)),
+            inode::BTIME_OFFSET => birth.map_or(0, |time| self.times.offset(time)),
+            inode::BTIME_SUBSEC => birth.map_or(0, |time| self.times.fraction(time)),
             inode::NLINK_MINUS_ONE => self.links_less_one(id),
             _ => 0,
         }

@@ -21,7 +21,7 @@ use crate::dwarfs::{
 };
 
 /// How a file writes samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pcm {
     /// Samples of one moment, 1 to 8.
     pub channels: u8,
@@ -38,7 +38,7 @@ pub struct Pcm {
 }
 
 /// Where in its bytes a sample leaves bits unused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Padding {
     /// Above it: they repeat the sign, or are zero.
     High,
@@ -51,6 +51,11 @@ impl Pcm {
     #[must_use]
     pub fn frame(&self) -> usize {
         usize::from(self.channels) * usize::from(self.bytes)
+    }
+
+    /// Whether FLAC has such samples.
+    pub(in crate::dwarfs::write) fn is_possible(&self) -> bool {
+        self.check().is_ok()
     }
 
     pub(super) fn check(&self) -> Result<(), WriteError> {

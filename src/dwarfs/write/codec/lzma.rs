@@ -5,20 +5,21 @@ use liblzma::stream::{Action, Check, Filters, LzmaOptions, Status, Stream};
 use super::Lzma;
 
 /// Which filter turns the relative addresses in calls and jumps into absolute ones: the same target reads the same
-/// from everywhere then. What does not get smaller by it goes without.
+/// from everywhere then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Bcj {
     /// None.
     #[default]
     None,
-    /// That of the machine for which most ELF files in the payload are made, if there is any.
+    /// That of the machine for which most ELF files in the payload are made, if there is any, and if the payload gets
+    /// smaller by it: both ways are tried.
     Auto,
     /// That of one machine.
     For(Machine),
 }
 
 /// Machines that liblzma has a filter for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Machine {
     /// x86, 32 and 64 bits.
     X86,
@@ -40,7 +41,7 @@ pub enum Machine {
 
 impl Machine {
     /// The machine that an ELF header names by class, byte order and number.
-    fn of_elf(header: &[u8]) -> Option<Self> {
+    pub(in crate::dwarfs::write) fn of_elf(header: &[u8]) -> Option<Self> {
         let [class, order] = [*header.get(4)?, *header.get(5)?];
         let number = [*header.get(18)?, *header.get(19)?];
         let number = match order {
@@ -63,12 +64,12 @@ impl Machine {
 }
 
 impl Bcj {
-    /// The machine for a payload.
-    fn machine(self, payload: &[u8]) -> Option<Machine> {
+    /// The filter that is used in any case, and one that is to be tried.
+    fn machines(self, payload: &[u8]) -> (Option<Machine>, Option<Machine>) {
         match self {
-            Self::None => None,
-            Self::For(machine) => Some(machine),
-            Self::Auto => most_frequent(payload),
+            Self::None => (None, None),
+            Self::For(machine) => (Some(machine), None),
+            Self::Auto => (None, most_frequent(payload)),
         }
     }
 }
@@ -94,8 +95,9 @@ const EXTREME: u32 = 1 << 31;
 
 /// Compresses into `out`, which is empty; false if that would not make the payload smaller.
 pub(super) fn encode(settings: Lzma, payload: &[u8], out: &mut Vec<u8>) -> Result<bool, String> {
-    let is_smaller = encode_with(settings, None, payload, out)?;
-    let Some(machine) = settings.filter.machine(payload) else { return Ok(is_smaller) };
+    let (sure, perhaps) = settings.filter.machines(payload);
+    let is_smaller = encode_with(settings, sure, payload, out)?;
+    let Some(machine) = perhaps else { return Ok(is_smaller) };
     let mut filtered = Vec::new();
     if encode_with(settings, Some(machine), payload, &mut filtered)?
         && (!is_smaller || filtered.len() < out.len())
@@ -136,14 +138,19 @@ fn encode_with(
     Ok(status == Status::StreamEnd)
 }
 
+impl Lzma {
+    /// Length of the dictionary in bytes, but for short payloads.
+    pub(in crate::dwarfs::write) fn dictionary(self) -> u32 {
+        self.dictionary_bits.map_or_else(|| dictionary_of_level(self.level), |bits| 1 << bits.min(30))
+    }
+}
+
 /// The settings for liblzma, with a dictionary no longer than the payload: encoders take some ten times its length.
 fn options(settings: Lzma, payload: usize) -> Result<LzmaOptions, liblzma::stream::Error> {
     let preset = u32::from(settings.level) | if settings.extreme { EXTREME } else { 0 };
     let mut options = LzmaOptions::new_preset(preset)?;
-    let of_level = dictionary_of_level(settings.level);
-    let asked = settings.dictionary_bits.map_or(of_level, |bits| 1 << bits.min(30));
     let needed = u32::try_from(payload).unwrap_or(u32::MAX).max(LEAST_DICTIONARY);
-    options.dict_size(asked.min(needed));
+    options.dict_size(settings.dictionary().min(needed));
     Ok(options)
 }
 

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, io, ops::Range};
 
 use super::{
-    Blocks, Pieces,
     recent::{Current, Match, Recent, Sought, common_prefix},
     rolling::Rolling,
+    stream::{Blocks, Pieces},
 };
 use crate::dwarfs::write::{options::Segmentation, progress::Progress, source::Contents};
 
@@ -102,13 +102,13 @@ impl Scanner {
             from += read as u64;
             self.go_on(blocks, pieces);
             self.look(blocks, pieces)?;
-            if blocks.is_aborted {
+            if blocks.is_aborted() {
                 return Ok(false);
             }
             self.forget();
         }
         self.put(self.input.len(), blocks, pieces)?;
-        Ok(!blocks.is_aborted)
+        Ok(!blocks.is_aborted())
     }
 
     fn read(&mut self, contents: &dyn Contents, from: u64, want: usize) -> io::Result<usize> {
@@ -152,7 +152,7 @@ impl Scanner {
     /// Looks for matches in all of the input. What has been looked at long ago is put away meanwhile: it may match
     /// what follows.
     fn look(&mut self, blocks: &mut Blocks<'_>, pieces: &mut Pieces<'_>) -> io::Result<()> {
-        while !blocks.is_aborted {
+        while !blocks.is_aborted() {
             let until = self.input.len().min(self.at + STRIDE);
             if let Some(found) = self.next_match(until, blocks.current()) {
                 self.put(self.at - self.segmentation.window() - found.before, blocks, pieces)?;
@@ -223,10 +223,10 @@ impl Scanner {
             let from = self.input.get(self.literal..).unwrap_or_default();
             let len = space.len().min(from.len());
             space.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-            pieces.data(blocks.number, blocks.fill, len);
+            pieces.data(blocks.number(), blocks.fill(), len);
             blocks.advance(len);
             self.literal += len;
-            self.remember(blocks.fill);
+            self.remember(blocks.fill());
             if blocks.is_full() {
                 self.recent.turn(blocks.current());
                 self.run = self.literal;

@@ -1,4 +1,9 @@
-use super::{super::compress::BlockSink, *};
+use std::io;
+
+use super::{
+    super::{compress::BlockSink, source::Contents},
+    *,
+};
 use crate::sync::Mutex;
 
 /// Keeps the blocks.
@@ -47,31 +52,28 @@ struct Outcome {
 /// Puts files into blocks of `block_size` and checks that they come out again.
 fn run(files: &[Vec<u8>], block_size: u32, segmentation: Option<Segmentation>, dribble: usize) -> Outcome {
     let kept = Kept::default();
-    let mut segmenter = Segmenter {
-        scanner: segmentation.map(|segmentation| Scanner::new(block_size, segmentation)),
-        progress: &(),
-        blocks: Blocks::new(&kept, block_size),
-        out: Segmented::default(),
-    };
+    let turns = Turns::new(1);
+    let cut = Cut { block_size, segmentation };
+    let mut stream = Stream::new(Category::Default, cut, turns.seat(0, &kept), &());
     let mut ends = Vec::new();
     for file in files {
-        assert!(segmenter.add_data(&Dribbling(file, dribble), 0..file.len() as u64).unwrap());
-        ends.push(segmenter.out.pieces.len());
+        assert!(stream.add_data(&Dribbling(file, dribble), 0..file.len() as u64).unwrap());
+        ends.push(stream.pieces());
     }
-    segmenter.blocks.flush().unwrap();
+    let segmented = stream.finish().unwrap();
     let blocks = std::mem::take(&mut *kept.0.lock());
     assert!(blocks.iter().rev().skip(1).all(|block| block.len() == block_size as usize));
     let mut first = 0;
     for (file, end) in files.iter().zip(ends) {
         let mut again = Vec::new();
-        for piece in &segmenter.out.pieces[first..end] {
+        for piece in &segmented.pieces[first..end] {
             let Piece::Data { block, offset, size } = *piece else { panic!("no holes here") };
             again.extend_from_slice(&blocks[block as usize][offset as usize..][..size as usize]);
         }
         assert!(again == *file, "a file of {} bytes", file.len());
         first = end;
     }
-    Outcome { blocks, matched: segmenter.out.matched, pieces: segmenter.out.pieces.len() }
+    Outcome { blocks, matched: segmented.matched, pieces: segmented.pieces.len() }
 }
 
 fn noise(len: usize, seed: u64) -> Vec<u8> {

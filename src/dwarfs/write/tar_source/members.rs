@@ -132,6 +132,7 @@ impl<'a> Members<'a> {
             mtime,
             atime: pax.atime.unwrap_or(mtime),
             ctime: pax.ctime.unwrap_or(mtime),
+            btime: None,
         };
         let wanted = pax.xattrs.into_iter().filter(|(name, _)| xattrs::is_wanted(name)).collect();
         Ok(Member { offset, path, what: What::Object(Box::new(object), wanted) })

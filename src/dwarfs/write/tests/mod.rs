@@ -1,5 +1,6 @@
 //! The writer as a whole: faults, files that change, and what is written as the reader sees it.
 
+mod categories;
 mod faults;
 mod host;
 pub(super) mod memory;

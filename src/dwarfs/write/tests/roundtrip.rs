@@ -9,8 +9,8 @@ use crate::dwarfs::{
     format::sidecar::{FILE_NAME, Sidecar, Xattrs},
     read::{Archive, BlockCache, Inode, Kind, Place, Seek},
     write::{
-        Codec, Content, Device, FileContent, Object, Packing, Summary, Times, Timestamp, WriteOptions,
-        write_archive,
+        Categorizer, Codec, Content, Device, FileContent, Object, Packing, Summary, Times, Timestamp,
+        WriteOptions, write_archive,
     },
 };
 
@@ -213,7 +213,7 @@ fn object() -> impl Strategy<Value = (Object, Vec<u8>, Xattrs)> {
     let owner = || prop_oneof![Just(0), Just(1_000), any::<u32>()];
     (content(), 0..0o10000_u16, owner(), owner(), [timestamp(), timestamp(), timestamp()], xattrs()).prop_map(
         |((content, bytes), perm, uid, gid, [mtime, atime, ctime], xattrs)| {
-            (Object { content, perm, uid, gid, mtime, atime, ctime }, bytes, xattrs)
+            (Object { content, perm, uid, gid, mtime, atime, ctime, btime: None }, bytes, xattrs)
         },
     )
 }
@@ -261,16 +261,20 @@ fn write_options() -> impl Strategy<Value = WriteOptions> {
     let codec = || sample::select(vec![Codec::None, Codec::Zstd { level: 1 }]);
     let times = sample::select(vec![Times::Modified, Times::All]);
     let latest = option::weighted(0.2, timestamp());
-    (10..15_u8, codec(), codec(), times, packing, 1..4_usize, latest).prop_map(
-        |(block_size_bits, data, metadata, times, packing, threads, latest_time)| WriteOptions {
-            block_size_bits,
-            data,
-            metadata,
-            times,
-            packing,
-            threads: NonZeroUsize::new(threads).unwrap(),
-            latest_time,
-            ..WriteOptions::default()
+    let categorizers = sample::select(vec![Vec::new(), Categorizer::ALL.to_vec()]);
+    (10..15_u8, codec(), codec(), times, packing, 1..4_usize, latest, categorizers).prop_map(
+        |(block_size_bits, data, metadata, times, packing, threads, latest_time, categorizers)| {
+            WriteOptions {
+                categorizers,
+                block_size_bits,
+                data,
+                metadata,
+                times,
+                packing,
+                threads: NonZeroUsize::new(threads).unwrap(),
+                latest_time,
+                ..WriteOptions::default()
+            }
         },
     )
 }

@@ -1,14 +1,31 @@
 //! What kinds of data there are, for which there are better ways than the usual one.
 //!
 //! A file has one category, told from a sample of it by the first categorizer that knows it. The files of each
-//! category are packed apart, one category after the other: a block has data of one category only, is compressed as
+//! category are packed apart, as a stream of their own: a block has data of one category only, is compressed as
 //! befits that, and says in the metadata of which category it is.
+//!
+//! ```text
+//! <default>            whatever else there is
+//! binary/MACHINE       programs and libraries: a filter for the machine's code before lzma
+//! pcmaudio/waveform    samples of audio: FLAC, one category for each layout
+//! pcmaudio/metadata    what else stands in such files: their heads, and what is behind the samples
+//! incompressible       what no codec makes smaller: it is stored
+//! ```
 //!
 //! One more category is a variant here with its name, its codec in [`WriteOptions::codec`], and a categorizer.
 //!
 //! [`WriteOptions::codec`]: super::WriteOptions
 
-use super::{dedup::Group, error::WriteError};
+pub(super) mod audio;
+mod machine;
+
+use std::collections::BTreeMap;
+
+use super::{
+    codec::{Machine, Pcm},
+    dedup::Group,
+    error::WriteError,
+};
 
 /// A kind of data. They are packed in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,19 +33,33 @@ pub(super) enum Category {
     /// Anything else.
     #[default]
     Default,
+    /// Machine code.
+    Binary(Machine),
+    /// Samples of audio.
+    Waveform(Pcm),
+    /// What stands beside samples of audio. No file as a whole is of this category.
+    AudioMetadata,
     /// Data that no codec makes smaller.
     Incompressible,
 }
 
 impl Category {
-    /// All of them, in the order in which they are packed.
-    pub(super) const ALL: [Self; 2] = [Self::Default, Self::Incompressible];
-
-    /// Its name in an archive, the one by which upstream's tools call it.
+    /// Its name in an archive; where upstream's tools have the same, theirs.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Default => "<default>",
+            Self::Binary(machine) => machine::category(machine),
+            Self::Waveform(_) => "pcmaudio/waveform",
+            Self::AudioMetadata => "pcmaudio/metadata",
             Self::Incompressible => "incompressible",
+        }
+    }
+
+    /// What an archive says of its blocks besides, as JSON.
+    pub(super) fn description(self) -> Option<String> {
+        match self {
+            Self::Waveform(pcm) => Some(audio::describe(pcm)),
+            _ => None,
         }
     }
 }
@@ -36,18 +67,24 @@ impl Category {
 /// Tells the category of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Categorizer {
+    /// Finds files of PCM audio (WAV, AIFF). Their samples are compressed by FLAC.
+    Audio,
+    /// Finds programs and libraries (ELF, PE), by machine. With lzma their code goes through a filter.
+    Binary,
     /// Finds what a fast codec does not make smaller: media, archives, ciphertext. It is stored.
     Incompressible,
 }
 
 impl Categorizer {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::Incompressible];
+    /// All of them, in the order in which they are best asked.
+    pub const ALL: [Self; 3] = [Self::Audio, Self::Binary, Self::Incompressible];
 
     /// The word for it on a command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Audio => "pcmaudio",
+            Self::Binary => "binary",
             Self::Incompressible => "incompressible",
         }
     }
@@ -76,11 +113,14 @@ impl Sorter {
 
     /// The category of a file, by a sample of it.
     pub(super) fn category(&mut self, sample: &[u8]) -> Result<Category, WriteError> {
-        for categorizer in self.categorizers.clone() {
-            let found = match categorizer {
-                Categorizer::Incompressible => {
+        for number in 0..self.categorizers.len() {
+            let found = match self.categorizers.get(number) {
+                Some(Categorizer::Audio) => audio::find(sample).map(Category::Waveform),
+                Some(Categorizer::Binary) => machine::find(sample).map(Category::Binary),
+                Some(Categorizer::Incompressible) => {
                     self.is_incompressible(sample)?.then_some(Category::Incompressible)
                 }
+                None => None,
             };
             if let Some(found) = found {
                 return Ok(found);
@@ -103,15 +143,11 @@ fn failed(error: &std::io::Error) -> WriteError {
 
 /// Sets the groups of each category apart; those of one keep their order.
 pub(super) fn apart(groups: Vec<Group>) -> Vec<(Category, Vec<Group>)> {
-    let mut streams: Vec<(Category, Vec<Group>)> =
-        Category::ALL.iter().map(|category| (*category, Vec::new())).collect();
+    let mut streams: BTreeMap<Category, Vec<Group>> = BTreeMap::new();
     for group in groups {
-        if let Some((_, stream)) = streams.iter_mut().find(|(category, _)| *category == group.category) {
-            stream.push(group);
-        }
+        streams.entry(group.category).or_default().push(group);
     }
-    streams.retain(|(_, groups)| !groups.is_empty());
-    streams
+    streams.into_iter().collect()
 }
 
 #[cfg(test)]
