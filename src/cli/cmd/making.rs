@@ -272,7 +272,7 @@ fn resolution(text: &str) -> Result<Resolution, &'static str> {
     let seconds = |unit| times(unit).map(Resolution::Seconds);
     let fraction = |unit| match times(unit)? {
         nanos if nanos.get() >= 1_000_000_000 => {
-            let is_whole = nanos.get() % 1_000_000_000 == 0;
+            let is_whole = nanos.get().is_multiple_of(1_000_000_000);
             NonZeroU32::new(nanos.get() / 1_000_000_000).filter(|_| is_whole).map(Resolution::Seconds)
         }
         nanos => Some(Resolution::Nanoseconds(nanos)),

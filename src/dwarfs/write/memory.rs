@@ -10,11 +10,7 @@
 //! Names, attributes and sketches of files come on top, some hundred bytes for each file.
 
 use super::{
-    category::Categorizer,
-    codec::Codec,
-    error::WriteError,
-    options::WriteOptions,
-    segment::MOST_SEATS,
+    category::Categorizer, codec::Codec, error::WriteError, options::WriteOptions, segment::MOST_SEATS,
 };
 
 /// Returns how many buffers go round with so many threads that compress: one more waits, and each stream fills one;

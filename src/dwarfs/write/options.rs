@@ -243,7 +243,7 @@ impl WriteOptions {
         self.metadata.check()?;
         self.schema.check()?;
         if let Resolution::Nanoseconds(unit) = self.resolution
-            && NANOSECONDS % unit.get() != 0
+            && !NANOSECONDS.is_multiple_of(unit.get())
         {
             let (least, most) = (1, i64::from(NANOSECONDS) - 1);
             let found = i64::from(unit.get());

@@ -26,6 +26,7 @@ fn wave(channels: u16, bits: u16, frames: u32, behind: &[u8]) -> Vec<u8> {
         for channel in 0..channels {
             let at = f64::from(frame) * (0.02 + 0.005 * f64::from(channel));
             let full = f64::from(1_u32 << (bits - 2));
+            #[expect(clippy::cast_possible_truncation, reason = "it is less than full")]
             let value = (full * (at.sin() + 0.3 * (at * 3.7).sin()) * 0.7) as i64;
             let value = if bytes == 1 { value + 128 } else { value };
             file.extend_from_slice(&value.to_le_bytes()[..bytes]);
