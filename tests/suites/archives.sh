@@ -67,7 +67,13 @@ for case; do
         mkfifo "$tree/fifo"
         python3 -c 'import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$tree/socket"
         ln -s /nowhere "$tree/link"
-        judge specials "$tree"
+        # The extractor makes no sockets: the driver shows them.
+        archive specials "$tree" || failed=1
+        mkdir "$work/mounted"
+        dwarfs "$work/out" "$work/mounted" >"$work/said" 2>&1
+        [ "$(facts "$tree")" = "$(facts "$work/mounted")" ] || { echo "specials: FAILED"; failed=1; }
+        fusermount3 -u "$work/mounted"
+        rmdir "$work/mounted"
         ;;
     names)
         python3 - "$tree" <<'PY'
@@ -114,6 +120,7 @@ for at in (0, 5 << 30, (1 << 40) - 4096):
 assert os.pread(file, 4096, 1 << 39) == bytes(4096)
 PY
         fusermount3 -u "$work/mounted"
+        rmdir "$work/mounted"
         ;;
     doc) judge doc /usr/share/doc ;;
     small | million)
