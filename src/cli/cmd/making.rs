@@ -13,8 +13,8 @@ use super::settings;
 use crate::{
     cli::Failure,
     dwarfs::write::{
-        Categorizer, CategorySummary, Codec, Level, Order, Overrides, Packing, Phase, Resolution, Segmentation,
-        Summary, Times, Timestamp, WriteOptions, least_memory,
+        Categorizer, CategorySummary, Codec, Level, Order, Overrides, Packing, Phase, Resolution,
+        Segmentation, Summary, Times, Timestamp, WriteOptions, least_memory,
     },
     runtime::{
         create::Report,
@@ -140,7 +140,7 @@ impl Compression {
         Ok((options, created))
     }
 
-    /// The first part that was set apart and says how blocks are cut, not only how they are compressed.
+    /// The first part that was set apart and takes a tree packed anew: it says how blocks are cut, or changes the metadata.
     pub(super) fn recut(&self) -> Option<&'static str> {
         let parts = [
             (self.block_size_bits.is_some(), "--block-size-bits"),
@@ -149,6 +149,12 @@ impl Compression {
             (self.lookback.is_some(), "--lookback"),
             (self.order.is_some(), "--order"),
             (self.categorize.is_some(), "--categorize"),
+            (!self.pack_metadata.is_empty(), "--pack-metadata"),
+            (self.keep_all_times, "--keep-all-times"),
+            (self.time_resolution.is_some(), "--time-resolution"),
+            (self.owner.is_some(), "--owner"),
+            (self.group.is_some(), "--group"),
+            (self.set_time.is_some(), "--set-time"),
         ];
         parts.into_iter().find(|(is_set, _)| *is_set).map(|(_, name)| name)
     }
