@@ -137,6 +137,10 @@ commands! {
         assert!(p.path(".app.data/root/new").exists());
         p.ok("fim layer app discard --yes");
         story(p, &[("fim layer app diff", ""), ("fim layer app discard", "nothing has changed\n")]);
+        // What one that was killed has left is taken away, too.
+        fs::create_dir_all(p.path(".app.data/tmp/discarded/root")).unwrap();
+        p.ok("fim layer app discard --yes");
+        assert!(!p.path(".app.data/tmp/discarded").exists());
     }, misuse "fim layer more.layer discard --yes" says "more.layer";
     layer_profile_set: |p| {
         fs::write(p.path("profile"), "fim-profile 1\n/hello\n").unwrap();
