@@ -16,7 +16,7 @@ use clap::{
     Args as _, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, error::ErrorKind,
 };
 
-use crate::{image::runtime_copy, sandbox::guest};
+use crate::{image::runtime_copy, runtime::janitor, sandbox::guest};
 use progress::Terminal;
 
 pub use exit::{ENGINE_ERROR, Failure, INPUTS_SKIPPED, Outcome};
@@ -96,6 +96,9 @@ fn role() -> Option<Outcome> {
     }
     if name == cmd::portal::NAME {
         return Some(cmd::portal::run(&arguments));
+    }
+    if name == janitor::NAME {
+        return Some(janitor::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from));
     }
     (name == "fim_init").then(|| guest::run(&arguments).map(|()| ExitCode::SUCCESS).map_err(Failure::from))
 }

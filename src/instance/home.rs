@@ -4,6 +4,7 @@
 //! directory whose lock is free belongs to nobody, and neither a number used again nor a zombie is mistaken.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -31,6 +32,9 @@ const FOLDERS: [(&str, u32); 14] = [
     ("mount", 0o755),
     ("layers", 0o755),
 ];
+
+/// A link to the logs of its server, which tells whose instance it is.
+pub const SERVER_LOGS: &str = "logs/fuse";
 
 /// Its named pipes: what they are for is told in `portal`.
 const FIFOS: [&str; 2] = ["portal/daemon/guest.fifo", "portal/daemon/host.fifo"];
@@ -143,15 +147,42 @@ fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
 ///
 /// What the system says.
 pub fn remove_home(dirs: &AppDirs, pid: i32) -> io::Result<()> {
-    let parent = DirFd::open(&dirs.instances())?;
-    let name = pid.to_string();
-    match parent.open_in(&name) {
-        // A process that got the number anew may have made its own meanwhile: its lock is taken.
-        Ok(directory) if directory.lock(false)? => parent.remove(&name),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(error),
+    // A process that got the number anew may have made its own meanwhile: its lock is taken.
+    remove(&DirFd::open(&dirs.instances())?, pid.to_string().as_ref(), false).map(drop)
+}
+
+/// Removes the directory `name` as soon as its holder has ended. A holder that ends well removes it itself.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn remove_when_free(dirs: &AppDirs, name: &OsStr) -> io::Result<()> {
+    remove(&DirFd::open(&dirs.instances())?, name, true).map(drop)
+}
+
+/// Names of the directories that `is_meant` picks.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn those(dirs: &AppDirs, is_meant: impl Fn(&Path) -> bool) -> io::Result<Vec<OsString>> {
+    let instances = dirs.instances();
+    let mut names = DirFd::open(&instances)?.names()?;
+    names.retain(|name| is_meant(&instances.join(name)));
+    Ok(names)
+}
+
+/// Removes a directory whose lock is free; whether it was.
+fn remove(parent: &DirFd, name: &OsStr, wait: bool) -> io::Result<bool> {
+    let directory = match parent.open_in(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    // Behind the lock it may be another one's that has the same name.
+    if !directory.lock(wait)? || !directory.is_entry_of(parent, name) {
+        return Ok(false);
     }
+    parent.remove(name).map(|()| true)
 }
 
 /// Removes what instances have left that were killed together with their server.

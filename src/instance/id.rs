@@ -22,6 +22,38 @@ impl ServerKey {
         hash.update([0]);
         hash.update(data_dir.0.to_le_bytes());
         hash.update(data_dir.1.to_le_bytes());
+        Self::of(hash)
+    }
+
+    /// The key of a server for instances that have an upper of their own, by the device and inode number of that.
+    #[must_use]
+    pub fn with_upper(self, upper: (u64, u64)) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"fim upper\0");
+        hash.update(self.0);
+        hash.update(upper.0.to_le_bytes());
+        hash.update(upper.1.to_le_bytes());
+        Self::of(hash)
+    }
+
+    /// The key of a server that nobody else joins: that of the process `pid`, at this moment.
+    #[must_use]
+    pub fn alone(self, pid: i32, moment: u128) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"fim alone\0");
+        hash.update(self.0);
+        hash.update(pid.to_le_bytes());
+        hash.update(moment.to_le_bytes());
+        Self::of(hash)
+    }
+
+    /// Whether `text` is a key as text.
+    #[must_use]
+    pub fn is_text(text: &str) -> bool {
+        text.len() == 2 * KEY_LEN && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    }
+
+    fn of(hash: Sha256) -> Self {
         let mut key = [0; KEY_LEN];
         key.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
         Self(key)
@@ -40,12 +72,12 @@ impl fmt::Debug for ServerKey {
     }
 }
 
-/// The number of an instance among those of its server, from 0, never used again while the server lives.
+/// The number of an instance among those of its image, from 0, never used again while any of them lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(u32);
 
 impl InstanceId {
-    /// Wraps a number that the server has given.
+    /// Wraps a number.
     #[must_use]
     pub const fn new(number: u32) -> Self {
         Self(number)
@@ -75,6 +107,23 @@ mod tests {
         for other in [ServerKey::new("b", (1, 2)), ServerKey::new("a", (2, 2)), ServerKey::new("a", (1, 1))] {
             assert_ne!(key, other);
         }
-        assert_eq!(key.to_string().len(), 2 * KEY_LEN);
+        assert!(ServerKey::is_text(&key.to_string()) && !ServerKey::is_text(".."));
+    }
+
+    #[test]
+    fn an_upper_of_its_own_is_another_server() {
+        let key = ServerKey::new("a", (1, 2));
+        assert_eq!(key.with_upper((3, 4)), key.with_upper((3, 4)));
+        let all = [
+            key,
+            key.with_upper((1, 2)),
+            key.with_upper((3, 4)),
+            key.alone(1, 2),
+            key.alone(1, 3),
+            key.alone(2, 2),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(all.iter().position(|other| other == one), Some(at));
+        }
     }
 }

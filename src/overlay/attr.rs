@@ -2,7 +2,7 @@
 
 use super::{
     Overlay,
-    copy_up::Keep,
+    copy_up::{Copy, Keep},
     marks::CAPABILITY,
     node::{Contents, Node, Origin},
 };
@@ -86,12 +86,12 @@ impl Overlay {
         if node.upper().is_none() && self.are_flushed_times(&node, &changes)? {
             return self.attr_of(&node);
         }
-        let id = self.copy_up(&node, keep)?;
+        let Copy { id, is_cut } = self.copy_up_or_cut(&node, keep)?;
         let upper = self.upper()?;
         if is_flush(&changes) {
             return self.flush_times(&node, id, &changes);
         }
-        upper.set_attr(id, &changes)?;
+        upper.set_attr(id, &SetAttr { size: changes.size.filter(|_| !is_cut), ..changes })?;
         if changes.size.is_some() && caller.uid != 0 {
             self.kill_privileges(&node, id)?;
         }

@@ -55,6 +55,15 @@ impl Keep {
     }
 }
 
+/// What a copy-up has led to.
+pub(super) struct Copy {
+    /// The object in the upper.
+    pub(super) id: NodeId,
+    /// It has become shorter with the copy-up. Everybody has seen that: whoever truncates does not do it once more, for
+    /// somebody may have written behind the new end by then.
+    pub(super) is_cut: bool,
+}
+
 /// What a copy-up makes.
 struct Plan {
     keep: Keep,
@@ -111,8 +120,13 @@ impl Overlay {
 
     /// The upper object of `node`, which is copied up if it has none.
     pub(super) fn copy_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
+        self.copy_up_or_cut(node, keep).map(|copy| copy.id)
+    }
+
+    /// The same where it matters whether the copy has become shorter already.
+    pub(super) fn copy_up_or_cut(&self, node: &Arc<Node>, keep: Keep) -> Result<Copy> {
         if let Some(id) = node.state.lock().has(keep) {
-            return Ok(id);
+            return Ok(Copy { id, is_cut: false });
         }
         self.upper()?;
         let mut chain = vec![(Arc::clone(node), keep)];
@@ -122,21 +136,21 @@ impl Overlay {
             chain.push((parent, Keep::All));
             parent = next;
         }
-        let mut id = None;
+        let mut copy = None;
         while let Some((node, keep)) = chain.pop() {
-            id = Some(self.copy_one_up(&node, keep)?);
+            copy = Some(self.copy_one_up(&node, keep)?);
         }
-        id.ok_or(Error::new(Errno::ESTALE, "copy up"))
+        copy.ok_or(Error::new(Errno::ESTALE, "copy up"))
     }
 
     /// Copies `node` up, whose parent is in the upper.
-    fn copy_one_up(&self, node: &Arc<Node>, keep: Keep) -> Result<NodeId> {
+    fn copy_one_up(&self, node: &Arc<Node>, keep: Keep) -> Result<Copy> {
         let _copy_up = node.copy_up.lock();
         if let Some(id) = node.state.lock().has(keep) {
-            return Ok(id);
+            return Ok(Copy { id, is_cut: false });
         }
         let lower = match node.origin()? {
-            Origin::Upper(id) => return self.bring_data(node, id, keep).map(|()| id),
+            Origin::Upper(id) => return self.bring_data(node, id, keep),
             Origin::Lower(lower) => lower,
         };
         let layer = self.stack.layer(lower.layer)?;
@@ -165,7 +179,7 @@ impl Overlay {
             // Its link count is another one now.
             self.invalidate.inode(node.ino, false);
         }
-        published
+        published.map(|id| Copy { id, is_cut: keep.shortens(attr.size) })
     }
 
     /// Makes the copy in the work directory.
@@ -243,7 +257,7 @@ impl Overlay {
     }
 
     /// Fills the hole of a file that was copied up without its data.
-    fn bring_data(&self, node: &Arc<Node>, id: NodeId, keep: Keep) -> Result<()> {
+    fn bring_data(&self, node: &Arc<Node>, id: NodeId, keep: Keep) -> Result<Copy> {
         let upper = self.upper()?;
         let before = upper.attr(id)?;
         let mut times = times_of(&before);
@@ -268,7 +282,7 @@ impl Overlay {
             }
         }
         node.state.lock().contents = Contents::Own;
-        Ok(())
+        Ok(Copy { id, is_cut: keep.shortens(before.size) })
     }
 
     /// Copies the data of a file of `size` bytes to the upper object `to`.

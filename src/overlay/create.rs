@@ -180,7 +180,7 @@ impl Overlay {
         let mut found = Found::new(&self.stack, attr);
         found.upper = Some(id);
         let ino = super::stack::upper_ino(attr.ino).map(Ino::new);
-        let node = self.table.obtain(found, ino, (0, None))?;
+        let node = self.table.obtain(found, ino, (0, None), |_| Ok(()))?;
         self.table.add_link(&node, dir, name);
         if let Some(made) = &node.dir {
             made.made_empty();

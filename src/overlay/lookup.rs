@@ -2,8 +2,8 @@
 
 use super::{
     Overlay,
-    marks::{IMPURE, IMPURE_TRUSTED, YES},
-    node::{Directory, Node},
+    marks::{IMPURE, IMPURE_TRUSTED, Marks, YES},
+    node::{Contents, Directory, Node},
     stack::{Found, upper_ino},
 };
 use crate::{
@@ -105,11 +105,23 @@ impl Overlay {
             None => {
                 let found = self.find_copy(found)?;
                 let (ino, names) = (choose_ino(&found), self.count_names(&found)?);
-                self.table.obtain(found, ino, names)?
+                self.table.obtain(found, ino, names, |found| self.find_data_again(found))?
             }
         };
         self.table.add_link(&node, dir, name);
         Ok(node)
+    }
+
+    /// Looks again whether the data of a copied-up file are still below: whoever knew the file when it was found may have
+    /// brought them, and written to it, and forgotten it.
+    fn find_data_again(&self, found: &mut Found<'_>) -> Result<()> {
+        if let Some(id) = found.upper
+            && found.contents != Contents::Own
+            && !Marks::read(&**self.upper()?, id, found.attr.kind)?.metacopy
+        {
+            found.contents = Contents::Own;
+        }
+        Ok(())
     }
 
     /// Whether a layer below `dir` has `name`, so that a deleted name needs a whiteout.

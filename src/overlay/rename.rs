@@ -152,8 +152,10 @@ impl Overlay {
             return Ok(false);
         }
         let Some(source_id) = self.movable(&source)? else { return Ok(false) };
-        if self.hide_others(dir, name, Some(new_name))?.is_some()
-            || (replaced.is_some() && self.hide_others(new_dir, new_name, Some(name))?.is_some())
+        // In one directory each of the names may be a spelling of the other; in two it means nothing there.
+        let spared = |other| Arc::ptr_eq(dir, new_dir).then_some(other);
+        if self.hide_others(dir, name, spared(new_name))?.is_some()
+            || (replaced.is_some() && self.hide_others(new_dir, new_name, spared(name))?.is_some())
         {
             return Ok(false);
         }
@@ -261,8 +263,9 @@ impl Overlay {
         let (Some(one_id), Some(other_id)) = (self.movable(&one)?, self.movable(&other)?) else {
             return Ok(false);
         };
-        if self.hide_others(dir, name, Some(new_name))?.is_some()
-            || self.hide_others(new_dir, new_name, Some(name))?.is_some()
+        let spared = |other| Arc::ptr_eq(dir, new_dir).then_some(other);
+        if self.hide_others(dir, name, spared(new_name))?.is_some()
+            || self.hide_others(new_dir, new_name, spared(name))?.is_some()
         {
             return Ok(false);
         }

@@ -58,12 +58,14 @@ impl Table {
         self.by_object.with(&object, |map| map.get(&object).filter(|node| node.refs.try_retain()).cloned())
     }
 
-    /// The node of what was found, with one more reference; made with the number `ino` where there is none yet.
-    pub(super) fn obtain(
+    /// The node of what was found, with one more reference; made with the number `ino` where there is none yet. Before
+    /// that `look_again` says what has changed: a node that has been forgotten since may have changed the object.
+    pub(super) fn obtain<'a>(
         &self,
-        found: Found<'_>,
+        mut found: Found<'a>,
         ino: Option<Ino>,
         (lower_names, indexed): (u32, Option<Links>),
+        look_again: impl FnOnce(&mut Found<'a>) -> Result<()>,
     ) -> Result<Arc<Node>> {
         let object = found.object().ok_or(Error::new(Errno::ESTALE, "find the contents of a node"))?;
         let kind = found.attr.kind;
@@ -71,6 +73,7 @@ impl Table {
             if let Some(node) = map.get(&object).filter(|node| node.refs.try_retain()) {
                 return Ok(Arc::clone(node));
             }
+            look_again(&mut found)?;
             let node = self.number(ino, kind, found.into_state(lower_names, indexed));
             map.insert(object, Arc::clone(&node));
             Ok(node)

@@ -13,6 +13,7 @@ pub mod facts;
 pub mod host;
 pub mod info;
 pub mod instances;
+pub mod janitor;
 pub mod layer;
 pub mod list;
 pub mod mount;

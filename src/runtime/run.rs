@@ -4,46 +4,45 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     io::{self, PipeWriter},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
+mod outfit;
+mod record;
+
+use outfit::{EngineFile, Seat, left_out, plan_of};
+use record::{end_of, given, keep_logs, keep_output};
+
 use super::{
-    facts::facts,
     host::{CasefoldChoice, Host},
-    instances,
     plan::{self, Command},
-    policy::{PolicyError, policies},
+    policy::PolicyError,
     server::{Duty, Lease, Merger, Place, ServerError, join_or_start},
-    site::Site,
+    site::{Site, Upper},
     stack::CachePlan,
     tools::ToolsError,
 };
 use crate::{
-    causes::one_line,
-    config::OverlayKind,
+    config::{Bind, OverlayKind},
     fuse,
     image::ImageError,
     instance::{
         self, Instance, InstanceId, accounts, bashrc,
         dirs::DirsError,
+        group::{Group, GroupError, Quota},
         logs::{self, Files, Verbosity},
-        output,
-        state::{self, End, Name, Registered, State, StateError},
+        state::{Name, Registered, StateError},
     },
     portal::{Announcements, Wall},
-    sandbox::{
-        self, Bwrap, Cause, Engine, Inputs, Plan, Rights, Role, SandboxError, Slot, Stage, Stdio, Verdict,
-        What,
-    },
+    sandbox::{self, Bwrap, Plan, Role, SandboxError, Stage, Stdio, Verdict},
     sys::{
         errno::Errno,
-        identity::Identity,
         inherit,
         own_dir::OwnDirError,
-        process::{self, Ended, Forked},
+        process::{self, Ended},
         signal::{Signal, Signals},
         tree::DirFd,
     },
@@ -83,6 +82,17 @@ pub enum RunError {
     /// The image is damaged, or none.
     #[error(transparent)]
     ImageFile(#[from] ImageError),
+    /// The limits.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// An upper that was asked for.
+    #[error("cannot use the upper {path}")]
+    Upper {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A layer that was asked for.
     #[error("cannot read the layers in {path}")]
     Layers {
@@ -147,6 +157,9 @@ impl RunError {
             }
             Self::OnlyEngine { .. } => Some("use: fim-overlay set auto, or FIM_OVERLAY=fuse"),
             Self::Server(ServerError::Running) => Some("end its other instances first"),
+            Self::Group(GroupError::NotHere { .. }) => Some(
+                "run it as root, or where a group is delegated to you: systemd-run --user --scope -p Delegate=yes",
+            ),
             Self::Policy(_) => Some("correct it, or move it away"),
             Self::Sandbox(SandboxError::Identity { .. }) => Some("use: fim-env set, or fim-env del"),
             Self::Sandbox(SandboxError::NoBwrap) => Some("install bubblewrap, or set FIM_BWRAP"),
@@ -181,6 +194,14 @@ pub struct Options {
     pub env: BTreeMap<String, String>,
     /// What they are for.
     pub notes: BTreeMap<String, String>,
+    /// Places of the host that are shown inside.
+    pub binds: Vec<Bind>,
+    /// Layers above all others, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Which upper it has.
+    pub upper: Upper,
+    /// What it may take at most.
+    pub quota: Quota,
     /// Whether nobody waits for it.
     pub background: bool,
 }
@@ -229,7 +250,7 @@ pub fn run(
     logs::install(Verbosity { level: host.choices.log, stderr: host.choices.debug });
     let stdio = Stdio::of(stdio)?;
     let ground = Ground::lay(host, request)?;
-    let place = Place::new(&ground.site.app, ground.site.key);
+    let place = Place::new(&ground.site.app, ground.site.server);
     let mut lease = ground.join(host, request, &place)?;
     let outcome = ground.run_inside(host, request, &lease, &place, stdio, witness);
     let outcome = outcome.and_then(|finished| match request.record {
@@ -250,7 +271,7 @@ pub fn run(
 ///
 /// As [`run`].
 pub fn dry_run(host: &Host, request: &Request) -> Result<(Plan, Vec<String>), RunError> {
-    let site = Site::find(host, &request.image)?;
+    let site = Site::find(host, &request.image)?.with(&request.options.layers, &request.options.upper)?;
     let role = if host.choices.root { Role::Root } else { request.role };
     // What the run would be called is not known before it runs.
     let pid = process::id();
@@ -270,7 +291,7 @@ struct Ground {
 
 impl Ground {
     fn lay(host: &Host, request: &Request) -> Result<Self, RunError> {
-        let site = Site::find(host, &request.image)?;
+        let site = Site::find(host, &request.image)?.with(&request.options.layers, &request.options.upper)?;
         let role = if host.choices.root { Role::Root } else { request.role };
         let program = request.command.arguments(site.image.settings(), Path::new(""));
         if let Some(program) = program.first()
@@ -280,6 +301,9 @@ impl Ground {
         }
         if let Err(error) = instance::sweep(&site.app) {
             tracing::warn!(%error, "cannot look for what killed instances have left");
+        }
+        if let Err(error) = site.sweep() {
+            tracing::warn!(%error, "cannot look for what killed servers have left");
         }
         let embedded = site.tools()?.bwrap.and_then(embedded);
         let bwrap = Bwrap::choose(host.choices.bwrap.as_deref(), embedded, host.variable("PATH"))?;
@@ -293,7 +317,12 @@ impl Ground {
         stack.record.clone_from(&request.record);
         let mut session = fuse::Options::default();
         session.threads = host.choices.threads.unwrap_or(session.threads);
+        let ephemeral = self.site.ephemeral();
+        let named: Vec<String> =
+            self.site.named.iter().map(|layer| layer.to_string_lossy().into_owned()).collect();
         let duty = Duty {
+            layers: named.join(":"),
+            ephemeral: ephemeral.as_deref(),
             stack: &stack,
             merger: self.merger(host)?,
             source: self.site.image.path().file_name().unwrap_or(OsStr::new("fim")),
@@ -336,8 +365,36 @@ impl Ground {
         let instance = self.furnish(host, place)?;
         // Whoever asks before process 1 listens is heard when it does.
         let _door = open_door(&instance.portal())?;
+        let group = self.group(request)?;
+        let record = self.register(host, request, &instance, group.as_ref())?;
+        let furnished = Furnished { instance: &instance, record: record.as_ref(), group: group.as_ref() };
+        let outcome = self.run_program(host, request, lease, &furnished, stdio, witness);
+        tracing::info!(?outcome, "the program has ended");
+        drop(group);
+        if let Some(record) = &record {
+            keep_logs(record, &instance);
+            if let Err(error) = record.end(end_of(&outcome)) {
+                tracing::warn!(%error, "the end of the instance is not on record");
+            }
+        }
+        let (verdict, program) = outcome?;
+        Ok(finished(verdict, &program, IN_THE_IMAGE))
+    }
+
+    /// Runs the program to its end; its name is returned as well.
+    fn run_program(
+        &self,
+        host: &Host,
+        request: &Request,
+        lease: &Lease,
+        furnished: &Furnished<'_>,
+        stdio: Stdio<'_>,
+        witness: Witness<'_>,
+    ) -> Result<(Verdict, OsString), RunError> {
+        let Furnished { instance, record, group } = *furnished;
         let engine = EngineFile::find()?;
-        let seat = Seat { path: instance.path(), id: lease.id, pid: process::id() };
+        let id = record.map_or(lease.id, Registered::id);
+        let seat = Seat { path: instance.path(), id, pid: process::id() };
         let plan = plan_of(host, request, &self.site, self.role, &seat, &engine)?;
         if let Some(sandbox::Known { user, .. }) = &plan.known_user {
             // What an image without accounts of its own would get; the real files are made where its own are known.
@@ -349,10 +406,8 @@ impl Ground {
             (witness.warn)(&sentence);
         }
         if plan.starts_on_host {
-            self.offer_the_host(host, &instance)?;
+            self.offer_the_host(host, instance)?;
         }
-        let command = &plan.program.arguments;
-        let record = self.register(host, request, lease, &instance, command)?;
         let signals = Signals::block(&PASSED_ON)
             .map_err(|source| RunError::Step { step: "take over the signals", source })?;
         let stage = Stage {
@@ -362,8 +417,9 @@ impl Ground {
             layers: (&lease.layers, &instance.layers()),
             instance: instance.path(),
             bwrap: &self.bwrap,
+            group,
         };
-        let kept = match &record {
+        let kept = match record {
             Some(record) if request.options.background => Some(keep_output(record)?),
             _ => None,
         };
@@ -378,12 +434,8 @@ impl Ground {
         drop(kept);
         let verdict = sandbox::spawn(&plan, &stage).and_then(|sandbox| {
             sandbox::attend(sandbox, &plan, stdio, Some(lease.as_fd()), &signals, witness.started)
-        });
-        tracing::info!(?verdict, "the program has ended");
-        if let Some(Err(error)) = record.map(|record| record.end(end_of(&verdict))) {
-            tracing::warn!(%error, "the end of the instance is not on record");
-        }
-        Ok(finished(verdict?, command.first().map_or(OsStr::new(""), OsString::as_os_str), IN_THE_IMAGE))
+        })?;
+        Ok((verdict, plan.program.arguments.first().cloned().unwrap_or_default()))
     }
 
     /// Starts the host daemon, and puts the name in place by which programs inside call it.
@@ -395,49 +447,6 @@ impl Ground {
         super::portal::start_daemon(host, instance.path()).map(drop).map_err(failed)
     }
 
-    /// Writes the record of the instance. One that nobody has asked for by name runs without, where it must.
-    fn register(
-        &self,
-        host: &Host,
-        request: &Request,
-        lease: &Lease,
-        instance: &Instance,
-        command: &[OsString],
-    ) -> Result<Option<Registered>, RunError> {
-        let options = &request.options;
-        let registered = Identity::own()
-            .map_err(|source| RunError::Step { step: "find out who we are", source })
-            .and_then(|identity| {
-                let state = State {
-                    version: state::VERSION,
-                    id: lease.id.get(),
-                    name: options.name.clone(),
-                    image: self.site.image.path().to_owned(),
-                    image_id: self.site.image.settings().image_id.to_string(),
-                    directory: instance.path().to_owned(),
-                    command: command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
-                    root: self.role == Role::Root,
-                    background: options.background,
-                    layers: self.site.layers.clone(),
-                    binds: Vec::new(),
-                    env: options.env.clone(),
-                    notes: options.notes.clone(),
-                    started: State::now(),
-                    identity,
-                    ended: None,
-                };
-                Ok(instances::of_site(host, &self.site)?.register(&state)?)
-            });
-        match registered {
-            Ok(registered) => Ok(Some(registered)),
-            Err(error) if options.name.is_some() => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "the instance is not on record, and cannot be listed");
-                Ok(None)
-            }
-        }
-    }
-
     /// Makes the instance's directory.
     fn furnish(&self, host: &Host, place: &Place) -> Result<Instance, RunError> {
         let instance = Instance::create(&self.site.app, process::id())?;
@@ -447,7 +456,7 @@ impl Ground {
         let user = &host.user;
         instance.write("passwd", &accounts::passwd_with(b"", user).unwrap_or_default())?;
         instance.write("group", &accounts::group_with(b"", &user.name, user.gid).unwrap_or_default())?;
-        let fuse = instance.logs().join("fuse");
+        let fuse = instance.path().join(instance::SERVER_LOGS);
         if let Err(error) = std::os::unix::fs::symlink(place.logs(), &fuse) {
             tracing::warn!(%error, "cannot link the logs of the file server");
         }
@@ -456,70 +465,12 @@ impl Ground {
     }
 }
 
-/// What a run is called.
-struct Seat<'a> {
-    /// `FIM_DIR_INSTANCE`.
-    path: &'a Path,
-    /// Its number.
-    id: InstanceId,
-    /// Its process.
-    pid: i32,
-}
-
-fn plan_of(
-    host: &Host,
-    request: &Request,
-    site: &Site,
-    role: Role,
-    seat: &Seat<'_>,
-    engine: &EngineFile,
-) -> Result<Plan, RunError> {
-    let settings = site.image.settings();
-    let policies = policies(host)?;
-    let limits: Vec<_> = policies.iter().flat_map(|policy| policy.limits_of(&settings.image_id)).collect();
-    let rights = Rights::new(&settings.permissions, request.strict, &limits);
-    let own = request.options.env.iter().map(|(name, value)| (name.clone(), value.clone()));
-    let variables: Vec<(String, String)> = settings
-        .environment
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .chain(own)
-        .collect();
-    Ok(Plan::new(&Inputs {
-        role,
-        user: &host.user,
-        app: &site.app,
-        instance: seat.path,
-        instance_id: seat.id,
-        pid: seat.pid,
-        data: site.data.path(),
-        layers: &site.data.layers(),
-        image: site.image.path(),
-        distribution: settings.labels.get("distribution").map_or("", String::as_str),
-        engine: engine.engine(),
-        hidden: &host.hidden,
-        rights: &rights,
-        unshare: &settings.unshare,
-        binds: &settings.binds,
-        facts: &facts(host, &rights),
-        environment: &host.environment,
-        pass_all: host.choices.pass_all,
-        settings: &variables,
-        directory: host.directory.as_deref(),
-        command: &request.command.arguments(settings, &seat.path.join("bashrc")),
-    })?)
-}
-
-/// What the image asks for and does not get: what the plan leaves out, and binds of places that are not there.
-fn left_out(plan: &Plan) -> Vec<String> {
-    let missing = plan.mounts.iter().filter_map(|mount| match (&mount.what, mount.cause) {
-        (What::Bind { from, .. }, Cause::Bind(index)) => {
-            let error = std::fs::metadata(from).err()?;
-            Some(format!("left out bind {index}, {} to {}: {error}", from.display(), mount.to.display()))
-        }
-        _ => None,
-    });
-    plan.warnings.iter().cloned().chain(missing).collect()
+/// What an instance has when its program is started.
+#[derive(Clone, Copy)]
+struct Furnished<'a> {
+    instance: &'a Instance,
+    record: Option<&'a Registered>,
+    group: Option<&'a Group>,
 }
 
 /// A reader of requests that reads nothing: the pipe keeps what is written as long as somebody has it open.
@@ -527,93 +478,6 @@ fn open_door(portal: &Path) -> Result<Announcements, RunError> {
     DirFd::open(&portal.join("daemon"))
         .and_then(|daemon| Announcements::open(daemon.as_fd(), Wall::Guest.fifo()))
         .map_err(|source| RunError::Step { step: "open the portal of the instance", source })
-}
-
-/// Descriptors that are passed on whatever they are, and need not outlive this.
-fn given<'a>(fds: [BorrowedFd<'_>; 3]) -> Result<Stdio<'a>, RunError> {
-    let copy = |fd: BorrowedFd<'_>| {
-        fd.try_clone_to_owned()
-            .map(Slot::Given)
-            .map_err(|source| RunError::Step { step: "copy a descriptor", source })
-    };
-    let [input, output, error] = fds;
-    Ok(Stdio([copy(input)?, copy(output)?, copy(error)?]))
-}
-
-/// Starts the process that keeps what the instance writes; returns where to write it.
-fn keep_output(record: &Registered) -> Result<[PipeWriter; 2], RunError> {
-    let step = |step| move |source| RunError::Step { step, source };
-    let (out, to_out) = io::pipe().map_err(step("make a pipe"))?;
-    let (err, to_err) = io::pipe().map_err(step("make a pipe"))?;
-    match process::fork().map_err(step("keep the output of the instance"))? {
-        Forked::Parent(_) => Ok([to_out, to_err]),
-        Forked::Child => {
-            let directory = record.directory();
-            let kept = inherit::close_others(&[out.as_fd(), err.as_fd(), directory.as_fd()])
-                .and_then(|()| output::keep([out.into(), err.into()], directory));
-            process::end(u8::from(kept.is_err()))
-        }
-    }
-}
-
-fn end_of(verdict: &Result<Verdict, SandboxError>) -> End {
-    match verdict {
-        Ok(Verdict::Ended(ended)) => {
-            let signal = match ended {
-                Ended::Exited(_) => None,
-                Ended::Killed(signal) => Some(*signal),
-            };
-            End::now(Some(ended.status()), signal, None)
-        }
-        Ok(not_started @ Verdict::NotStarted(_)) => {
-            match finished(*not_started, OsStr::new("the program"), IN_THE_IMAGE) {
-                Finished::Status(status) => End::now(Some(status), None, None),
-                Finished::NotStarted { status, why } => End::now(Some(status), None, Some(why)),
-            }
-        }
-        Err(error) => End::now(None, None, Some(one_line(error))),
-    }
-}
-
-/// The engine's own program, for process 1 inside.
-enum EngineFile {
-    At(PathBuf),
-    /// A program in memory, or one whose file has been removed since; it has this number as long as this lives.
-    Open {
-        /// The number.
-        number: i32,
-        /// Keeps it open.
-        _fd: OwnedFd,
-    },
-}
-
-impl EngineFile {
-    fn find() -> Result<Self, RunError> {
-        let failed = |source| RunError::Step { step: "find the engine's own program", source };
-        const SELF: &str = "/proc/self/exe";
-        let path = std::fs::read_link(SELF).map_err(failed)?;
-        if path.is_absolute() && same_file(&path, Path::new(SELF)) {
-            return Ok(Self::At(path));
-        }
-        let fd = OwnedFd::from(std::fs::File::open(SELF).map_err(failed)?);
-        let number = inherit::keep_over_exec(fd.as_fd()).map_err(failed)?;
-        Ok(Self::Open { number, _fd: fd })
-    }
-
-    fn engine(&self) -> Engine<'_> {
-        match self {
-            Self::At(path) => Engine::At(path),
-            Self::Open { number, .. } => Engine::Open(*number),
-        }
-    }
-}
-
-fn same_file(one: &Path, two: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    match (std::fs::metadata(one), std::fs::metadata(two)) {
-        (Ok(one), Ok(two)) => (one.dev(), one.ino()) == (two.dev(), two.ino()),
-        _ => false,
-    }
 }
 
 /// The bubblewrap of an image: its program, or its loader with what comes before all other arguments.

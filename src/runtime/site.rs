@@ -1,16 +1,19 @@
 //! Where an image lives: the image itself, its data directory, its layers and the key of its server.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{
     host::Host,
     plan,
     run::RunError,
-    stack::{ProfileSource, StackPlan},
+    server::Place,
+    stack::{ProfileSource, StackPlan, UpperPlan},
     tools::{self, ToolPaths},
 };
 use crate::{
@@ -20,6 +23,7 @@ use crate::{
         ServerKey,
         dirs::{self, AppDirs, DataDirs, DirsError},
     },
+    sys::process,
 };
 
 /// An image with everything that belongs to it on this host.
@@ -31,12 +35,30 @@ pub struct Site {
     pub app: AppDirs,
     /// The data directory.
     pub data: DataDirs,
-    /// What its server is called.
+    /// What its instances have in common: the name of their records, and of the server of those that share the upper.
     pub key: ServerKey,
+    /// What the server of this run is called.
+    pub server: ServerKey,
+    /// The upper of this run.
+    pub upper: Upper,
+    /// The layers that the user named, lowest first: part of `layers`.
+    pub named: Vec<PathBuf>,
     /// Layers that are not in the image, lowest first.
     pub layers: Vec<PathBuf>,
     /// Which names are one: as stored, unless the environment says otherwise.
     pub casefold: Casefold,
+}
+
+/// Which upper a run has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Upper {
+    /// That of the data directory.
+    #[default]
+    Shared,
+    /// One of its own, which goes with it.
+    Ephemeral,
+    /// This directory.
+    At(PathBuf),
 }
 
 impl Site {
@@ -55,20 +77,86 @@ impl Site {
         let image_id = image.settings().image_id.to_string();
         let data = data_dirs(host, image.path(), &image_id)?;
         let key = ServerKey::new(&image_id, data.identity()?);
-        let layers = further_layers(&host.choices.layers, Some(data.layers()))?;
+        let named = further_layers(&host.choices.layers, None)?;
+        let mut layers = named.clone();
+        layers.extend(further_layers(&[], Some(data.layers()))?);
         let stored = &image.settings().casefold;
         let casefold = host.choices.casefold.map_or_else(|| stored.clone(), |choice| choice.over(stored));
-        Ok(Self { image, app, data, key, layers, casefold })
+        Ok(Self { image, app, data, key, server: key, upper: Upper::Shared, named, layers, casefold })
+    }
+
+    /// The same for a run with further `layers`, above all others, and this upper.
+    ///
+    /// # Errors
+    ///
+    /// One of them is not there.
+    pub fn with(mut self, layers: &[PathBuf], upper: &Upper) -> Result<Self, RunError> {
+        let more = further_layers(layers, None)?;
+        self.layers.extend(more.iter().cloned());
+        self.named.extend(more);
+        let real = |path: &Path| std::fs::canonicalize(path);
+        (self.upper, self.server) = match upper {
+            Upper::Shared => (Upper::Shared, self.key),
+            Upper::Ephemeral => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                (Upper::Ephemeral, self.key.alone(process::id(), since.as_nanos()))
+            }
+            Upper::At(path) => {
+                let failed = |source| RunError::Upper { path: path.clone(), source };
+                let path = real(path).map_err(failed)?;
+                let status = std::fs::metadata(&path).map_err(failed)?;
+                // The image's own is shared by whatever name it is called.
+                let is_shared = real(&self.data.root()).is_ok_and(|own| own == path);
+                match is_shared {
+                    true => (Upper::Shared, self.key),
+                    false => (Upper::At(path), self.key.with_upper((status.dev(), status.ino()))),
+                }
+            }
+        };
+        Ok(self)
+    }
+
+    /// Where the ephemeral upper of this run is, with all that belongs to it.
+    #[must_use]
+    pub fn ephemeral(&self) -> Option<PathBuf> {
+        (self.upper == Upper::Ephemeral).then(|| self.data.tmp().join(format!("{EPHEMERAL}{}", self.server)))
+    }
+
+    /// Removes ephemeral uppers whose servers were killed.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read; one that cannot be removed is passed over.
+    pub fn sweep(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.data.tmp())? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let key = name.to_str().and_then(|name| name.strip_prefix(EPHEMERAL));
+            let Some(place) = key.and_then(|key| Place::of_text(&self.app, key)) else { continue };
+            if place.is_over().unwrap_or(false)
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(%error, path = %entry.path().display(), "cannot remove an ephemeral upper");
+            }
+        }
+        Ok(())
     }
 
     /// The stack: the archives of the image, the further layers, and the upper.
     #[must_use]
     pub fn stack(&self) -> StackPlan {
         let (image, settings) = (self.image.path(), self.image.settings());
+        let upper = match (&self.upper, self.ephemeral()) {
+            (Upper::At(root), _) => Some(UpperPlan { root: root.clone(), work: beside(root) }),
+            (_, Some(own)) => Some(UpperPlan { root: own.join("root"), work: own.join("work") }),
+            (_, None) => None,
+        };
+        let shared = plan::stack(image, self.image.table(), self.layers.clone(), &self.data);
         StackPlan {
+            upper: upper.or_else(|| shared.upper.clone()),
             profile: settings.profile.as_ref().map(|_| ProfileSource::Image(image.to_owned())),
             casefold: self.casefold.clone(),
-            ..plan::stack(image, self.image.table(), self.layers.clone(), &self.data)
+            ..shared
         }
     }
 
@@ -80,6 +168,17 @@ impl Site {
     pub fn tools(&self) -> Result<ToolPaths, RunError> {
         Ok(tools::provide(&self.image, &self.app.open_app()?)?)
     }
+}
+
+/// What an ephemeral upper is called, before the key of its server.
+const EPHEMERAL: &str = "ephemeral-";
+
+/// The scratch space of an upper that the user named: `.NAME.work` beside it.
+fn beside(root: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(root.file_name().unwrap_or_default());
+    name.push(".work");
+    root.with_file_name(name)
 }
 
 /// The layers above those of an image, lowest first, as a run would have them; makes nothing.

@@ -20,7 +20,7 @@ use std::{
 
 use super::{Facts, Hidden, Rights, SandboxError, rights::Asker};
 use crate::{
-    config::{Binds, Namespace, Permission, Unshare},
+    config::{Bind, Binds, Namespace, Permission, Unshare},
     instance::{InstanceId, accounts::User, dirs::AppDirs},
 };
 
@@ -153,8 +153,10 @@ pub enum Cause {
     Accounts,
     /// A permission of the image.
     Permission(Permission),
-    /// The bind with this index.
+    /// The bind of the image with this index.
     Bind(usize),
+    /// A bind of the caller's.
+    Given,
     /// A namespace that the image adds.
     Unshare,
     /// A variable that the image sets.
@@ -167,6 +169,17 @@ pub enum Cause {
     Policy,
 }
 
+impl Cause {
+    /// Which bind it is.
+    #[must_use]
+    pub fn bind(&self) -> String {
+        match self {
+            Self::Bind(index) => format!("bind {index}"),
+            _ => "a bind".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use crate::config::Word as _;
@@ -177,6 +190,7 @@ impl fmt::Display for Cause {
             Self::Accounts => "who the program is",
             Self::Permission(permission) => return write!(f, "permission {}", permission.name()),
             Self::Bind(index) => return write!(f, "fim-bind {index}"),
+            Self::Given => "--bind",
             Self::Unshare => "fim-unshare",
             Self::Settings => "fim-env",
             Self::Caller => "the caller's environment",
@@ -281,6 +295,8 @@ pub struct Inputs<'a> {
     pub unshare: &'a Unshare,
     /// Places of the host that the image wants.
     pub binds: &'a Binds,
+    /// Places of the host that the caller gives.
+    pub given: &'a [Bind],
     /// What the host has.
     pub facts: &'a Facts,
     /// Environment of the caller.

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     causes::one_line,
+    instance::group::Group,
     sys::{
         errno::Errno,
         in_root::RootDir,
@@ -44,6 +45,8 @@ pub struct Stage<'a> {
     pub instance: &'a Path,
     /// The bubblewrap to use.
     pub bwrap: &'a Bwrap,
+    /// The control group of everything inside.
+    pub group: Option<&'a Group>,
 }
 
 /// A sandbox that has been started.
@@ -103,6 +106,10 @@ fn set_up(
     errors: &PipeWriter,
     front: i32,
 ) -> Result<Vec<OsString>, SandboxError> {
+    if let Some(group) = stage.group {
+        // First, as whoever made it: what is started from now on is in it.
+        group.enter().map_err(SandboxError::step("enter the control group"))?;
+    }
     if let Some(namespaces) = stage.namespaces {
         namespaces.enter_copy().map_err(SandboxError::step("join the namespaces of the server"))?;
         mount::bind(stage.root, stage.mount)

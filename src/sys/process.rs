@@ -72,6 +72,12 @@ impl Pidfd {
         Self(fd)
     }
 
+    /// The descriptor, to be given to another process.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// Sends a signal; a process that is gone is no error.
     ///
     /// # Errors

@@ -143,6 +143,51 @@ impl DirFd {
         Ok(openat(&self.0, name, flags, Mode::from_raw_mode(0o600))?.into())
     }
 
+    /// Copies the regular files of this directory and of those in it into `to`, which they are made in, until `budget`
+    /// bytes are copied; empty ones are left out, and so is what is no regular file.
+    ///
+    /// # Errors
+    ///
+    /// What reading and writing say.
+    pub fn copy_files(&self, to: &Self, budget: u64) -> io::Result<()> {
+        self.copy_below(to, &mut { budget }, MAX_DEPTH)
+    }
+
+    fn copy_below(&self, to: &Self, budget: &mut u64, depth: u32) -> io::Result<()> {
+        let Some(depth) = depth.checked_sub(1) else { return Err(Errno::LOOP.into()) };
+        for name in self.names()? {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let Ok(entry) = openat(&self.0, &name, flags, Mode::empty()) else { continue };
+            let status = fstat(&entry)?;
+            match FileType::from_raw_mode(status.st_mode) {
+                FileType::Directory => {
+                    let from = Self(entry);
+                    if !from.is_bare()? {
+                        from.copy_below(&to.ensure(&name, 0o700)?, budget, depth)?;
+                    }
+                }
+                FileType::RegularFile if status.st_size > 0 => {
+                    let mut from = io::Read::take(std::fs::File::from(entry), *budget);
+                    let mut copy = to.append(&name.to_string_lossy())?;
+                    *budget = budget.saturating_sub(io::copy(&mut from, &mut copy)?);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether nothing but bare directories is below.
+    fn is_bare(&self) -> io::Result<bool> {
+        for name in self.names()? {
+            match self.open_in(&name) {
+                Ok(below) if below.is_bare()? => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes the lock of the directory itself: it goes with the descriptor, whatever kills the holder. `false` where
     /// somebody else holds it and `wait` is not set.
     ///

@@ -161,9 +161,7 @@ impl<'a> Workload<'a> {
         )?;
         let made = made.unwrap();
         self.write_at(&made, id, 0, &data)?;
-        close(made)?;
-        self.closed(id);
-        Ok(())
+        self.close(made, id)
     }
 
     fn mkdir(&mut self) -> io::Result<()> {
@@ -209,9 +207,7 @@ impl<'a> Workload<'a> {
         let data = self.rng.bytes(len);
         let file = OpenOptions::new().write(true).open(self.full(&path))?;
         self.write_at(&file, id, offset, &data)?;
-        close(file)?;
-        self.closed(id);
-        Ok(())
+        self.close(file, id)
     }
 
     fn truncate(&mut self) -> io::Result<()> {
@@ -228,9 +224,7 @@ impl<'a> Workload<'a> {
         self.version(id, data);
         let file = OpenOptions::new().write(true).open(self.full(&path))?;
         file.set_len(len as u64)?;
-        close(file)?;
-        self.closed(id);
-        Ok(())
+        self.close(file, id)
     }
 
     /// Writes to a file and leaves it open.
@@ -238,8 +232,7 @@ impl<'a> Workload<'a> {
         if self.held.len() == HELD {
             let which = self.rng.below(HELD);
             let (id, file) = self.held.swap_remove(which);
-            close(file)?;
-            self.closed(id);
+            self.close(file, id)?;
         }
         let Some(path) = self.any_file() else { return Ok(()) };
         let id = self.tree().names[&path];
@@ -403,12 +396,18 @@ impl<'a> Workload<'a> {
         self.history.promises.push(Promise { at: (self.now)(), step, version });
     }
 
-    /// A file that was written to has been closed.
-    fn closed(&mut self, id: Id) {
+    /// Closes a file that was written to, which writes what the kernel holds of it.
+    ///
+    /// On a mount whose server is gone the kernel drops the data and close(2) returns 0 all the same. What counts is
+    /// therefore who answers afterwards: statfs(2) is never answered by the kernel alone.
+    fn close(&mut self, file: File, id: Id) -> io::Result<()> {
+        nix::unistd::close(file)?;
         if self.closing_is_enough {
+            rustix::fs::statfs(&self.root)?;
             let version = Some((id, self.history.versions[&id].len() - 1));
             self.history.promises.push(Promise { at: (self.now)(), step: 0, version });
         }
+        Ok(())
     }
 
     fn latest(&self, id: Id) -> &[u8] {
@@ -460,11 +459,6 @@ impl Tree {
             }
         }
     }
-}
-
-/// Closes a file, which writes what the kernel holds of it.
-fn close(file: File) -> io::Result<()> {
-    nix::unistd::close(file).map_err(Into::into)
 }
 
 fn parent(path: &str) -> &str {

@@ -431,6 +431,23 @@ fn a_copy_up_meets_others() {
     }
 }
 
+/// A copy-up that truncates shows the shorter file at once. Nobody's writing behind the new end is cut off again.
+#[test]
+fn a_truncation_that_copies_up_happens_once() {
+    for _ in 0..400 {
+        race(&[vec![Act::Truncate(0, 0)], vec![Act::Write(0, 9), Act::Stat(0)]]);
+    }
+}
+
+/// The data of a file that was copied up without them come once: who looked the file up before another one brought them,
+/// wrote and forgot it does not lay those of the layer over what was written.
+#[test]
+fn data_are_brought_once() {
+    for _ in 0..400 {
+        race(&[vec![Act::Chmod(0, 0o600), Act::Truncate(0, 2)], vec![Act::Write(0, 9), Act::Stat(0)]]);
+    }
+}
+
 /// An error that threads may see of each other; others tell of something half-made.
 fn is_expected(errno: i32) -> bool {
     let expected = [

@@ -6,7 +6,7 @@ use std::{fs, fs::File, io, io::Read as _, num::NonZeroUsize, os::unix::fs::File
 use fim::dwarfs::{
     format::section::SectionKind,
     read::{Index, Place, Section},
-    write::{Codec, DirSource, WriteOptions, write_archive},
+    write::{Codec, DirSource, Order, WriteOptions, write_archive},
 };
 use nix::{
     errno::Errno,
@@ -48,8 +48,13 @@ fn archive_of(machine: &Machine, name: &str, data: Codec, file: impl Fn(usize) -
         fs::write(tree.join(number.to_string()), file(number)).unwrap();
     }
     machine.shell(&format!("touch -d @1000000000 {name}.tree/* {name}.tree"));
-    let options =
-        WriteOptions { block_size_bits: 16, data, threads: NonZeroUsize::MIN, ..WriteOptions::default() };
+    let options = WriteOptions {
+        block_size_bits: 16,
+        data,
+        order: Order::Path,
+        threads: NonZeroUsize::MIN,
+        ..WriteOptions::default()
+    };
     let mut bytes = Vec::new();
     write_archive(&DirSource::open(&tree).unwrap(), &options, &mut bytes, &()).unwrap();
     fs::write(machine.path(name), &bytes).unwrap();

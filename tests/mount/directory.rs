@@ -5,7 +5,10 @@ use std::{
     fs,
     os::unix::fs::{DirEntryExt as _, MetadataExt as _},
     path::Path,
+    thread,
 };
+
+use fim::sys::in_root::{Kind, RootDir};
 
 use crate::support::on_mount;
 
@@ -60,6 +63,22 @@ on_mount! {
         assert_eq!(names(&at.join("dir")), set(&[]), "nothing of the lower directory shines through");
         fs::remove_dir(at.join("empty")).unwrap();
         assert!(!at.join("empty").exists());
+    }
+
+    /// Several fronts of one server make the same mount points.
+    fn several_make_the_same_directories_at_once(at) {
+        let root = RootDir::open(at).unwrap();
+        for round in 0..200 {
+            let path = format!("/new{round}/b/c");
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| root.ensure(Path::new(&path), Kind::Directory, 0o755).unwrap());
+                    scope.spawn(|| {
+                        root.ensure(&Path::new(&path).with_file_name("f"), Kind::File, 0o644).unwrap()
+                    });
+                }
+            });
+        }
     }
 
     fn many_entries_are_listed_once_each_while_some_go(at) {

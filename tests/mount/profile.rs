@@ -128,7 +128,7 @@ fn an_archive_packed_by_a_profile_is_the_same_tree() {
     machine.shell("diff -r --no-dereference lower mount");
     machine.succeed(&["umount", "mount"]);
     let output = finish(machine.fim(&["archive", "create", "--order", "size", "lower", "archive"]));
-    assert!(text(&output.stderr).contains("expected path or profile:FILE"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("list:FILE or profile:FILE"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -89,10 +89,48 @@ fn a_killed_process_1_ends_the_run() {
 }
 
 #[test]
-fn server_and_front_killed_together_leave_nothing_behind_the_next_start() {
+fn the_janitor_takes_away_what_server_and_front_leave_that_are_killed_together() {
     for_each_user(|world| {
         let running = load(world);
         let server = world.server_pid();
+        // A front that cannot do anything about it: nobody else is left then.
+        Pidfd::open(running.pid()).unwrap().signal(Signal::SIGSTOP).unwrap();
+        kill(server);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(world.instances().len(), 1, "it has not ended yet");
+        kill(running.pid());
+        world.assert_nothing_left();
+        assert_eq!(world.says("echo again"), "again");
+    });
+}
+
+#[test]
+fn a_janitor_lets_the_next_server_be() {
+    for_each_user(|world| {
+        let stopped = load(world);
+        let janitor = janitor(world);
+        Pidfd::open(janitor).unwrap().signal(Signal::SIGSTOP).unwrap();
+        Pidfd::open(stopped.pid()).unwrap().signal(Signal::SIGSTOP).unwrap();
+        kill(world.server_pid());
+        let next = world.start("echo ready; while [ ! -e /var/stop ]; do usleep 10000; done; echo ended");
+        kill(stopped.pid());
+        drop(stopped);
+        Pidfd::open(janitor).unwrap().signal(Signal::SIGCONT).unwrap();
+        eventually("the first one's directory is gone, and its janitor", || {
+            let left = (world.instances().len(), world.processes().contains(&janitor));
+            if left == (1, false) { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        said(world.shell("touch /var/stop").output().unwrap());
+        assert_eq!(next.end(), (0, "ended\n".to_owned()));
+    });
+}
+
+#[test]
+fn server_front_and_janitor_killed_together_leave_nothing_behind_the_next_start() {
+    for_each_user(|world| {
+        let running = load(world);
+        let server = world.server_pid();
+        kill(janitor(world));
         Pidfd::open(running.pid()).unwrap().signal(Signal::SIGSTOP).unwrap();
         kill(server);
         kill(running.pid());
@@ -130,6 +168,15 @@ fn a_guest_cannot_outlive_by_new_sessions() {
         kill(running.pid());
         world.assert_nothing_left();
     });
+}
+
+fn janitor(world: &World) -> i32 {
+    let is_janitor = |pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.starts_with(b"fim_janitor\0"))
+    };
+    let found: Vec<i32> = world.processes().into_iter().filter(is_janitor).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
 }
 
 fn children_of(pid: i32) -> Vec<i32> {

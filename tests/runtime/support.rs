@@ -50,6 +50,11 @@ pub fn skip(why: &str) {
     println!("skipped: {why}");
 }
 
+/// Whether tests take their time (`.tools/test full`).
+pub fn is_full() -> bool {
+    env::var_os("FIM_SUITES").is_some_and(|form| form == "full")
+}
+
 /// Finds a program on PATH.
 pub fn find(name: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
@@ -318,7 +323,7 @@ impl World {
             .filter(|pid: &i32| *pid != fim::sys::process::id())
             .filter(|pid| {
                 let folder = PathBuf::from(format!("/proc/{pid}"));
-                holds(folder.join("environ")) || holds(folder.join("mountinfo"))
+                ["environ", "cmdline", "mountinfo"].into_iter().any(|file| holds(folder.join(file)))
             })
             .collect()
     }

@@ -11,14 +11,14 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{desktop, notify, settings};
+use super::{desktop, notify, own::OwnArgs, settings};
 use crate::{
     cli::{Failure, Outcome},
     image::ImageFile,
     runtime::{
         host::Host,
         plan::Command,
-        run::{self, Finished, Options, Request, RunError, Witness},
+        run::{self, Finished, Request, RunError, Witness},
     },
     sandbox::{Plan, Role, explain},
 };
@@ -30,6 +30,9 @@ pub struct RunOptions {
     /// profile set`. The image must not be running.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// What it gets.
+    #[command(flatten)]
+    pub own: OwnArgs,
     /// Gives the program nothing but the permissions that the image names: no network, no view of the host.
     #[arg(long)]
     pub strict: bool,
@@ -85,7 +88,7 @@ pub(super) fn launch(image: PathBuf, command: Command, role: Role, options: &Run
     // The server has another working directory.
     let record = options.record.as_deref().map(std::path::absolute).transpose()?;
     let request =
-        Request { image, command, role, strict: options.strict, record, options: Options::default() };
+        Request { image, command, role, strict: options.strict, record, options: options.own.options()? };
     let warn = |sentence: &str| eprintln!("fim: {sentence}");
     if options.dry_run {
         let (plan, left_out) = run::dry_run(&host, &request).map_err(failure)?;

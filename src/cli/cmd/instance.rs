@@ -12,7 +12,12 @@ use std::{
 
 use clap::{Args, Subcommand};
 
-use super::{exec::exit_code, ps::table, settings};
+use super::{
+    exec::exit_code,
+    own::{OwnArgs, pairs},
+    ps::table,
+    settings,
+};
 use crate::{
     cli::{Failure, Outcome},
     config::Scripts,
@@ -126,12 +131,9 @@ pub enum ScriptAction {
 pub struct StartArgs {
     /// Its name: letters, digits, `.`, `_` and `-`.
     name: String,
-    /// A variable, K=V; sessions have it too.
-    #[arg(short, long, value_name = "K=V")]
-    env: Vec<String>,
-    /// A file with variables, K=V a line; `#` begins a comment.
-    #[arg(long, value_name = "FILE")]
-    env_file: Option<PathBuf>,
+    /// What it gets.
+    #[command(flatten)]
+    own: OwnArgs,
     /// What a variable is for, K=TEXT.
     #[arg(long, value_name = "K=TEXT")]
     note: Vec<String>,
@@ -274,21 +276,11 @@ fn shell(instance: String) -> EnterArgs {
 
 #[expect(clippy::print_stderr, reason = "what a program does not get")]
 fn begin(host: &Host, image: PathBuf, args: StartArgs) -> Outcome {
-    let mut words = match &args.env_file {
-        Some(file) => std::fs::read_to_string(file)?
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .map(str::to_owned)
-            .collect(),
-        None => Vec::new(),
-    };
-    words.extend(args.env);
     let options = Options {
         name: Some(name_of(&args.name)?),
-        env: pairs(&words)?,
         notes: pairs(&args.note)?,
         background: true,
+        ..args.own.options()?
     };
     let role = if args.root { Role::Root } else { Role::User };
     let request = StartRequest { image, command: args.command, role, options, pid_file: args.pid_file };
@@ -445,17 +437,6 @@ fn show_environment(found: &Found) -> Outcome {
         None => format!("{name}={value}"),
     }))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// `K=V` words.
-fn pairs(words: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    words
-        .iter()
-        .map(|word| match word.split_once('=') {
-            Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-            _ => Err(Failure::new(format!("cannot understand {word:?}")).cure("it must be K=V")),
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub mod mount;
 pub mod mount_helper;
 pub mod notify;
 pub mod overlay;
+pub mod own;
 pub mod perms;
 pub mod portal;
 pub mod ps;

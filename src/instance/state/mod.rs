@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! $XDG_STATE_HOME/fim/instances/IMAGE/     flock(2): registering, renaming and archiving
+//! ├── next                                 the id that is given next; begins anew when no instance lives
 //! ├── KEY/                                 a living instance: its name, or its id
 //! │   ├── state.json                       mode 0600, replaced by rename
-//! │   └── out.log  err.log                 of background instances
+//! │   ├── out.log  err.log                 of background instances
+//! │   └── logs/                            those of the instance's directory, once it has ended
 //! └── KEY@MILLISECONDS/                    one that has ended, called by its start; the last 20 are kept
 //! ```
 //!

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::identity::Identity;
+use crate::{instance::group::Places, sys::identity::Identity};
 
 /// Version of the record; a newer one is left alone.
 pub const VERSION: u32 = 1;
@@ -61,7 +61,7 @@ impl fmt::Display for Name {
 pub struct State {
     /// Version of this record.
     pub version: u32,
-    /// Number among the instances of its server.
+    /// Number among the instances of its image.
     pub id: u32,
     /// What the user calls it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +90,12 @@ pub struct State {
     /// What the variables are for.
     #[serde(default)]
     pub notes: BTreeMap<String, String>,
+    /// Its own control group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Places>,
+    /// Its own upper, where it does not share that of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<PathBuf>,
     /// When it started, in milliseconds since 1970.
     pub started: u64,
     /// Its process: the one that the user started.

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::record::{End, Meant, Name, State, VERSION};
 use crate::{
-    instance::ServerKey,
+    instance::{InstanceId, ServerKey},
     sys::{
         identity::Life,
         process::Pidfd,
@@ -25,6 +25,8 @@ const KEPT: usize = 20;
 /// Between the key of an ended instance and the moment of its start; no name has it.
 const ENDED: char = '@';
 const STATE: &str = "state.json";
+/// The file with the id that is given next.
+const NEXT: &str = "next";
 /// Digits of the server key that tell data directories of one image apart.
 const KEY_DIGITS: usize = 8;
 
@@ -127,32 +129,59 @@ impl Registry {
         Ok(directory)
     }
 
-    /// Writes the record of a new instance.
+    /// Writes the record of a new instance, under the next id.
     ///
     /// # Errors
     ///
     /// [`StateError::Taken`], [`StateError::Io`].
-    pub fn register(&self, state: &State) -> Result<Registered, StateError> {
+    pub fn register(&self, mut state: State) -> Result<Registered, StateError> {
         let _lock = self.lock()?;
+        if let Some(name) = &state.name
+            && self.read(name.as_str())?.is_some_and(|found| found.process.is_some())
+        {
+            return Err(StateError::Taken { name: name.to_string() });
+        }
+        state.id = self.next_id()?;
         let mut key = state.key();
         if let Some(found) = self.read(&key)? {
-            match (found.process, &state.name) {
-                (None, _) => self.archive(&key, found.state)?,
-                (Some(_), Some(name)) => return Err(StateError::Taken { name: name.to_string() }),
-                // It ends at this moment together with an earlier server, whose numbers are given anew.
-                (Some(_), None) => key = format!("{key}-{}", state.identity.pid),
+            match found.process {
+                None => self.archive(&key, found.state)?,
+                // Somebody has made a record that is not ours.
+                Some(_) => key = format!("{key}-{}", state.identity.pid),
             }
         } else {
             // What has no record there is a leftover.
             self.directory.remove(&key).map_err(self.failed("clear"))?;
         }
         let own = self.directory.ensure(&key, 0o700).map_err(self.failed("make"))?;
-        write(&own, state).map_err(self.failed("write"))?;
+        write(&own, &state).map_err(self.failed("write"))?;
         let registry = Self {
             directory: DirFd::open(&self.path).map_err(self.failed("open"))?,
             path: self.path.clone(),
         };
-        Ok(Registered { path: self.path.join(&key), own, registry })
+        Ok(Registered { path: self.path.join(&key), id: InstanceId::new(state.id), own, registry })
+    }
+
+    /// Takes the next id: behind all that were given since an instance lives; the lock is held.
+    fn next_id(&self) -> Result<u32, StateError> {
+        let given = self
+            .directory
+            .read(NEXT, 16)
+            .map_err(self.failed("count"))?
+            .and_then(|text| std::str::from_utf8(&text).ok()?.trim().parse::<u32>().ok());
+        let mut next = 0;
+        for name in self.directory.names().map_err(self.failed("list"))? {
+            let Some(name) = name.to_str().filter(|name| !name.contains(ENDED)) else { continue };
+            let Some(found) = self.read(name)?.filter(|found| !is_over(&found.state)) else { continue };
+            // One that lives is enough where the count is there.
+            next = given.unwrap_or(0).max(found.state.id.saturating_add(1)).max(next);
+            if given.is_some() {
+                break;
+            }
+        }
+        let text = next.saturating_add(1).to_string();
+        self.directory.put(NEXT, text.as_bytes()).map_err(self.failed("count"))?;
+        Ok(next)
     }
 
     /// All records, living instances first, each in the order of ids; those of instances that are gone without a word
@@ -290,6 +319,9 @@ impl Registry {
     /// Puts a record among those of ended instances; the lock is held.
     fn archive(&self, key: &str, mut state: State) -> Result<(), StateError> {
         state.ended.get_or_insert(unknown_end());
+        if let Some(group) = state.group.take() {
+            group.remove();
+        }
         let own = self.directory.open_in(key).map_err(self.failed("open"))?;
         write(&own, &state).map_err(self.failed("write"))?;
         let to = ended_name(key, &state);
@@ -356,11 +388,18 @@ fn read_state(own: &DirFd) -> Option<State> {
 #[derive(Debug)]
 pub struct Registered {
     path: PathBuf,
+    id: InstanceId,
     own: DirFd,
     registry: Registry,
 }
 
 impl Registered {
+    /// The id that it was given.
+    #[must_use]
+    pub const fn id(&self) -> InstanceId {
+        self.id
+    }
+
     /// Where it was made; it moves with a new name.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -447,6 +486,8 @@ mod tests {
             command: vec!["sh".into()],
             root: false,
             background: false,
+            group: None,
+            upper: None,
             layers: vec![],
             binds: vec![],
             env: BTreeMap::new(),
@@ -475,7 +516,7 @@ mod tests {
     #[test]
     fn a_record_is_private_and_goes_among_the_ended_ones() {
         let (_folder, registry) = registry();
-        let registered = registry.register(&state(0, None)).unwrap();
+        let registered = registry.register(state(0, None)).unwrap();
         let mode = fs::metadata(registered.path().join(STATE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(ids(&registry.living().unwrap()), [0]);
@@ -489,22 +530,42 @@ mod tests {
     #[test]
     fn the_dead_are_archived_by_whoever_looks() {
         let (_folder, registry) = registry();
-        registry.register(&dead(0, Some("web"))).unwrap();
-        registry.register(&state(1, None)).unwrap();
-        assert_eq!(ids(&registry.living().unwrap()), [1]);
+        registry.register(dead(0, Some("web"))).unwrap();
+        // Nobody lives: ids begin anew.
+        registry.register(state(0, None)).unwrap();
+        assert_eq!(ids(&registry.living().unwrap()), [0]);
         assert!(!registry.path.join("web").exists());
         assert!(registry.find_or_ended("web").unwrap().state.ended.is_some());
         // The name is free again.
-        registry.register(&state(2, Some("web"))).unwrap();
-        assert_eq!(registry.find("web").unwrap().state.id, 2);
-        assert!(matches!(registry.register(&state(3, Some("web"))), Err(StateError::Taken { .. })));
+        registry.register(state(0, Some("web"))).unwrap();
+        assert_eq!(registry.find("web").unwrap().state.id, 1);
+        assert!(matches!(registry.register(state(0, Some("web"))), Err(StateError::Taken { .. })));
+    }
+
+    #[test]
+    fn ids_are_not_given_again_while_an_instance_lives() {
+        let (_folder, registry) = registry();
+        let next = || registry.register(state(9, None)).unwrap();
+        let (zero, one) = (next(), next());
+        assert_eq!((zero.id().get(), one.id().get()), (0, 1));
+        one.end(End::now(Some(0), None, None)).unwrap();
+        let two = next();
+        assert_eq!(two.id().get(), 2);
+        // Whatever has become of the count, none is given twice.
+        fs::write(registry.path.join(NEXT), "nonsense").unwrap();
+        assert_eq!(next().id().get(), 3);
+        for found in registry.living().unwrap() {
+            let own = registry.directory.open_in(found.path.file_name().unwrap()).unwrap();
+            write(&own, &State { ended: Some(unknown_end()), ..found.state }).unwrap();
+        }
+        assert_eq!(next().id().get(), 0);
     }
 
     #[test]
     fn words_mean_one_instance_or_none() {
         let (_folder, registry) = registry();
         for (id, name) in [(0, Some("web")), (1, Some("website")), (2, None), (3, Some("db-1"))] {
-            registry.register(&state(id, name)).unwrap();
+            registry.register(state(id, name)).unwrap();
         }
         for (word, id) in [("web", 0), ("0", 0), ("webs", 1), ("2", 2), ("instance://db", 3), ("db-1", 3)] {
             assert_eq!(registry.find(word).unwrap().state.id, id, "{word}");
@@ -518,8 +579,8 @@ mod tests {
     #[test]
     fn a_renamed_instance_ends_under_its_new_name() {
         let (_folder, registry) = registry();
-        let registered = registry.register(&state(0, None)).unwrap();
-        registry.register(&state(1, Some("b"))).unwrap();
+        let registered = registry.register(state(0, None)).unwrap();
+        registry.register(state(1, Some("b"))).unwrap();
         assert!(registry.rename("0", Name::new("b").unwrap()).is_err());
         registry.rename("0", Name::new("a").unwrap()).unwrap();
         assert_eq!(registry.find("a").unwrap().state.id, 0);
@@ -531,17 +592,18 @@ mod tests {
     #[test]
     fn the_last_ended_ones_are_kept() {
         let (_folder, registry) = registry();
-        for id in 0..25 {
-            let registered = registry.register(&state(id, None)).unwrap();
+        for moment in 0..25 {
+            let registered = registry.register(state(moment, None)).unwrap();
             registered.end(End::now(Some(0), None, None)).unwrap();
         }
-        assert_eq!(ids(&registry.all().unwrap()), (5..25).collect::<Vec<_>>());
+        let starts: Vec<u64> = registry.all().unwrap().iter().map(|one| one.state.started).collect();
+        assert_eq!(starts, (1005..1025).collect::<Vec<_>>());
     }
 
     #[test]
     fn nonsense_is_passed_over() {
         let (folder, registry) = registry();
-        registry.register(&state(0, None)).unwrap();
+        registry.register(state(0, None)).unwrap();
         for (name, text) in [("broken", "{"), ("newer", "{\"version\":99}"), ("empty", "")] {
             let path = registry.path.join(name);
             fs::create_dir(&path).unwrap();

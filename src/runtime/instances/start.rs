@@ -122,7 +122,13 @@ fn live(host: &Host, request: &Request, mut teller: PipeWriter) -> ! {
     let _ = match outcome {
         Ok(Finished::Status(_)) => Ok(()),
         Ok(Finished::NotStarted { why, .. }) => teller.write_all(why.as_bytes()),
-        Err(error) => teller.write_all(one_line(&error).as_bytes()),
+        Err(error) => {
+            let cure = match &error {
+                InstanceError::Image(error) => error.cure().map(|cure| format!(" ({cure})")),
+                _ => None,
+            };
+            teller.write_all(format!("{}{}", one_line(&error), cure.unwrap_or_default()).as_bytes())
+        }
     };
     process::end(0)
 }

@@ -112,7 +112,7 @@ pub(super) fn nobody_listens(error: &io::Error) -> bool {
 
 /// Introduces ourselves; `None` where the server ended before it could answer.
 fn register(mut channel: Channel, pid: i32, duty: &Duty<'_>) -> Result<Option<Lease>, ServerError> {
-    let hello = ToServer::Hello { pid, casefold: duty.casefold.clone() };
+    let hello = ToServer::Hello { pid, casefold: duty.casefold.clone(), layers: duty.layers.clone() };
     match channel.send(&hello.encode(), &[]) {
         Ok(()) => {}
         // It has ended; why it could not start is still there to be read.

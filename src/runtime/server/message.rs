@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Version of these messages; builds with another one do not share a server.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 /// Largest message, in bytes: a path and a few numbers, or a sentence.
 pub(super) const LIMIT: usize = 16 << 10;
 
@@ -27,6 +27,8 @@ pub(super) enum ToServer {
         pid: i32,
         /// How names are to be folded.
         casefold: String,
+        /// The layers that the user named, lowest first, in one line.
+        layers: String,
     },
     /// A committer's first message: let no change happen until further notice.
     Freeze,
@@ -87,9 +89,9 @@ pub(super) struct Welcome {
 impl ToServer {
     pub(super) fn encode(&self) -> Vec<u8> {
         match self {
-            Self::Hello { pid, casefold } => {
+            Self::Hello { pid, casefold, layers } => {
                 let pid = u32::try_from(*pid).unwrap_or(0);
-                Writer::new(VERSION, 0).u32(pid).bytes(casefold.as_bytes()).finish()
+                Writer::new(VERSION, 0).u32(pid).bytes(casefold.as_bytes()).bytes(layers.as_bytes()).finish()
             }
             Self::Freeze => Writer::new(VERSION, 1).finish(),
             Self::Rebase { file, offset, len } => {
@@ -105,6 +107,7 @@ impl ToServer {
             0 => Self::Hello {
                 pid: process_id(reader.u32()?)?,
                 casefold: String::from_utf8_lossy(reader.bytes()?).into_owned(),
+                layers: String::from_utf8_lossy(reader.bytes()?).into_owned(),
             },
             1 => Self::Freeze,
             2 => Self::Rebase {
@@ -194,7 +197,7 @@ mod tests {
     #[test]
     fn messages_come_back() {
         for message in [
-            ToServer::Hello { pid: 77, casefold: "unicode /a".to_owned() },
+            ToServer::Hello { pid: 77, casefold: "unicode /a".to_owned(), layers: "/x:/y".to_owned() },
             ToServer::Freeze,
             ToServer::Save,
             ToServer::Rebase { file: "/x y".into(), offset: 1 << 40, len: u64::MAX },

@@ -45,6 +45,19 @@ impl Place {
         Self { servers: dirs.servers(), name: key.to_string() }
     }
 
+    /// The place of the server whose key is `text`; none where that is no key.
+    #[must_use]
+    pub fn of_text(dirs: &AppDirs, text: &str) -> Option<Self> {
+        ServerKey::is_text(text).then(|| Self { servers: dirs.servers(), name: text.to_owned() })
+    }
+
+    /// The place with this path; none for what can be none.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        Some(Self { servers: path.parent()?.to_owned(), name: name.to_owned() })
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> PathBuf {
@@ -87,16 +100,54 @@ impl Place {
         Err(failed(io::ErrorKind::NotFound.into()))
     }
 
-    /// Removes what a server has left that was killed, unless another one is there by now.
+    /// Whether no server is here, nor about to be; what a killed one has left is removed on the way.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Place`].
+    pub fn is_over(&self) -> Result<bool, ServerError> {
+        let failed = |source| ServerError::Place { path: self.path(), source };
+        let servers = DirFd::open(&self.servers).map_err(failed)?;
+        let directory = match servers.open_in(&self.name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            other => other.map_err(failed)?,
+        };
+        // Whoever starts or ends holds the lock.
+        if !directory.lock(false).map_err(failed)? {
+            return Ok(false);
+        }
+        let locked = Locked { servers, directory, name: self.name.clone() };
+        if locked.connect().is_ok() {
+            return Ok(false);
+        }
+        locked.remove().map(|()| true).map_err(failed)
+    }
+
+    /// Removes the directory of a server that was killed, unless another one is there by now.
     ///
     /// # Errors
     ///
     /// [`ServerError::Place`].
     pub fn clean_up(&self) -> Result<(), ServerError> {
+        self.clean_up_after(|| ())
+    }
+
+    /// As [`clean_up`](Self::clean_up); `look` is called before where nobody serves, and nobody can begin to.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError::Place`].
+    pub fn clean_up_after(&self, look: impl FnOnce()) -> Result<(), ServerError> {
+        if !self.path().exists() {
+            // It has ended well; the lock would make its directory anew.
+            look();
+            return Ok(());
+        }
         let locked = self.lock()?;
         if locked.connect().is_ok() {
             return Ok(());
         }
+        look();
         locked.remove().map_err(|source| ServerError::Place { path: self.path(), source })
     }
 

@@ -5,6 +5,7 @@ use std::{
     fmt, io,
     os::fd::{AsFd as _, BorrowedFd},
     panic::{self, AssertUnwindSafe},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -25,6 +26,7 @@ use crate::{
         remove_home,
     },
     runtime::{
+        janitor,
         profile::{Prefetcher, Recording},
         stack::{MountStack, StackPlan},
         stats,
@@ -38,6 +40,7 @@ use crate::{
         ready::{self, Interest, Ready},
         scm::{Channel, Listener, Received},
         signal::{Signal, Signals},
+        tree,
         users::effective_ids,
     },
     vfs::FileSystem as _,
@@ -67,6 +70,10 @@ pub struct Duty<'a> {
     pub session: fuse::Options,
     /// How names are folded, in one line; who wants it otherwise cannot join.
     pub casefold: String,
+    /// The layers that the user named, in one line; who wants others cannot join.
+    pub layers: String,
+    /// A directory for the upper and its work alone, made at the start and removed at the end.
+    pub ephemeral: Option<&'a Path>,
     /// Whether only a server that starts now will do.
     pub fresh: bool,
     /// The directories of this build.
@@ -129,14 +136,22 @@ fn start<'a>(
     inherit::close_others(&[first.as_fd(), servers, directory])
         .map_err(say("close the front's descriptors"))?;
     inherit::silence().map_err(say("leave the terminal"))?;
-    process::change_dir(std::path::Path::new("/")).map_err(say("leave the working directory"))?;
+    process::change_dir(Path::new("/")).map_err(say("leave the working directory"))?;
     limit::raise_open_files().map_err(say("raise the limit of open files"))?;
     logs::write_to(&place.logs(), Files::Parts);
     panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
     // Before the first thread: all of them inherit the mask.
     let signals = Signals::block(&ENDING).map_err(say("block signals"))?;
 
+    if let Err(error) = janitor::start(place, duty.dirs) {
+        tracing::warn!(%error, "no janitor: what is left when we are killed stays until the next start");
+    }
     namespace::enter_private().map_err(|error| one_line(&error))?;
+    if let Some(upper) = duty.ephemeral {
+        tree::make_directory(upper, 0o700)
+            .and_then(|()| tree::make_directory(&upper.join("root"), 0o755))
+            .map_err(say("make the ephemeral upper"))?;
+    }
     let native = claim(place, duty)?;
     let mut stack = match &native {
         None => MountStack::open(duty.stack),
@@ -171,6 +186,8 @@ fn start<'a>(
         place,
         dirs: duty.dirs,
         casefold: &duty.casefold,
+        layers: &duty.layers,
+        ephemeral: duty.ephemeral,
         prefetcher: stack.prefetcher.take(),
         recording: stack.recording.clone(),
         stack: Arc::new(stack),
@@ -247,6 +264,9 @@ struct Server<'a> {
     place: &'a Place,
     dirs: &'a AppDirs,
     casefold: &'a str,
+    layers: &'a str,
+    /// What goes with the server.
+    ephemeral: Option<&'a Path>,
     /// Begins behind the first welcome.
     prefetcher: Option<Prefetcher>,
     /// What has to be written still.
@@ -350,7 +370,15 @@ impl Server<'_> {
 
     fn answer(&mut self, client: &mut Client, payload: &[u8]) -> io::Result<()> {
         match ToServer::decode(payload).map_err(io::Error::other)? {
-            ToServer::Hello { pid, casefold } if casefold == self.casefold => self.welcome(client, pid),
+            ToServer::Hello { pid, casefold, layers } if casefold == self.casefold => {
+                if layers != self.layers {
+                    return Err(io::Error::other(
+                        "cannot join the running instances of this image: they have other layers; wait until they \
+                         have ended, or use an upper of its own (--ephemeral, --upper DIR)",
+                    ));
+                }
+                self.welcome(client, pid)
+            }
             ToServer::Hello { casefold, .. } => Err(io::Error::other(format!(
                 "cannot join the running instances of this image: they fold names differently ({}, not {casefold}); \
                  wait until they have ended, or use the same",
@@ -442,7 +470,7 @@ impl Server<'_> {
 
     /// Unmounts, waits until everything is written, and removes the directory.
     fn finish(self) -> io::Result<()> {
-        let Self { place, stack, recording, session, native, view, clients, locked, .. } = self;
+        let Self { place, stack, recording, session, native, view, clients, locked, ephemeral, .. } = self;
         let locked = match locked {
             Some(locked) => locked,
             None => place.lock().map_err(io::Error::other)?,
@@ -477,6 +505,11 @@ impl Server<'_> {
         }
         // The upper is free before the next server can be started.
         drop((stack, native));
+        if let Some(upper) = ephemeral
+            && let Err(error) = std::fs::remove_dir_all(upper)
+        {
+            tracing::warn!(%error, path = %upper.display(), "cannot remove an ephemeral upper");
+        }
         locked.remove()
     }
 }

@@ -23,9 +23,10 @@ pub(super) type Started = Result<Child, i32>;
 /// What the system says about making a process at all.
 pub(super) fn start(request: &Start, terminal: Option<BorrowedFd<'_>>) -> io::Result<Started> {
     let (reader, writer) = pipe()?;
+    let parent = process::id();
     match process::fork()? {
         Forked::Child => {
-            let error = become_program(request, terminal);
+            let error = become_program(request, terminal, parent);
             // Both ends close at exec: the parent reads nothing where it succeeds.
             let errno = error.raw_os_error().unwrap_or(EINVAL);
             let _ = (&writer).write_all(&errno.to_le_bytes());
@@ -56,8 +57,8 @@ fn failure(mut reader: PipeReader) -> io::Result<Option<i32>> {
 const EINVAL: i32 = Errno::EINVAL as i32;
 
 /// Becomes the program; returns why not.
-fn become_program(request: &Start, terminal: Option<BorrowedFd<'_>>) -> io::Error {
-    match set_up(request, terminal) {
+fn become_program(request: &Start, terminal: Option<BorrowedFd<'_>>, parent: i32) -> io::Error {
+    match set_up(request, terminal, parent) {
         Ok(()) => {}
         Err(error) => return error,
     }
@@ -65,7 +66,9 @@ fn become_program(request: &Start, terminal: Option<BorrowedFd<'_>>) -> io::Erro
     process::exec(name, &request.arguments, request.environment.clone())
 }
 
-fn set_up(request: &Start, terminal: Option<BorrowedFd<'_>>) -> io::Result<()> {
+fn set_up(request: &Start, terminal: Option<BorrowedFd<'_>>, parent: i32) -> io::Result<()> {
+    // A session that is killed can end nobody, and nobody else knows of its program.
+    process::die_with_parent(parent)?;
     process::new_group(0)?;
     if let Some(terminal) = terminal {
         pty::set_foreground(terminal, process::id())?;

@@ -163,11 +163,17 @@ pub(super) fn binds(
     environment: &BTreeMap<OsString, OsString>,
 ) -> (Vec<Mount>, Vec<String>) {
     let (mut mounts, mut warnings) = (Vec::new(), Vec::new());
-    for (index, bind) in inputs.binds.as_slice().iter().enumerate() {
-        match one_bind(inputs, environment, index, bind) {
+    let of_image = inputs.binds.as_slice().iter().enumerate();
+    let of_image = of_image.map(|(index, bind)| (bind, Cause::Bind(index), inputs.rights.binds()));
+    // A policy is about images: what the caller gives is his to give.
+    let given = inputs.given.iter().map(|bind| (bind, Cause::Given, BindLimit::All));
+    for (bind, cause, limit) in of_image.chain(given) {
+        match one_bind(inputs, environment, (cause, limit), bind) {
             Ok(mount) => mounts.push(mount),
-            Err(why) => warnings
-                .push(format!("left out bind {index}, {} to {}: {why}", bind.source, bind.destination)),
+            Err(why) => {
+                let (which, from, to) = (cause.bind(), &bind.source, &bind.destination);
+                warnings.push(format!("left out {which}, {from} to {to}: {why}"));
+            }
         }
     }
     (mounts, warnings)
@@ -176,10 +182,9 @@ pub(super) fn binds(
 fn one_bind(
     inputs: &Inputs<'_>,
     environment: &BTreeMap<OsString, OsString>,
-    index: usize,
+    (cause, limit): (Cause, BindLimit),
     bind: &Bind,
 ) -> Result<Mount, &'static str> {
-    let limit = inputs.rights.binds();
     if limit == BindLimit::None {
         return Err("the user's policy allows none");
     }
@@ -212,5 +217,5 @@ fn one_bind(
         return Err("it would cover what the sandbox has of its own");
     }
     let what = What::Bind { from, access, missing: Missing::Skip };
-    Ok(Mount { what, to, cause: Cause::Bind(index) })
+    Ok(Mount { what, to, cause })
 }

@@ -92,6 +92,7 @@ impl Case {
             rights: &Rights::new(&self.permissions, self.strict, &self.policy.limits_of(&image)),
             unshare: &self.unshare,
             binds: &self.binds,
+            given: &[],
             facts: &self.facts,
             environment: &self.environment,
             pass_all,
