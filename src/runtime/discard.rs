@@ -49,10 +49,11 @@ pub enum DiscardError {
     },
 }
 
-/// Whether there is nothing to throw away.
+/// Whether there is nothing to throw away, and nothing left of an earlier time.
 #[must_use]
 pub fn is_empty(site: &Site) -> bool {
-    fs::read_dir(site.data.root()).is_ok_and(|mut entries| entries.next().is_none())
+    !site.data.tmp().join(HEAP).exists()
+        && fs::read_dir(site.data.root()).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Throws the changes away. Nobody runs the image meanwhile.

@@ -1,5 +1,6 @@
 //! Plans a run and carries it out.
 
+pub mod bench;
 pub mod browse;
 pub mod check;
 pub mod commit;

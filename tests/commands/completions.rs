@@ -114,3 +114,23 @@ fn zsh_completes_live_values() {
         }
     }
 }
+
+#[test]
+fn running_instances_are_offered_by_name() {
+    let place = crate::table::image();
+    if !crate::table::runnable(&place) {
+        return;
+    }
+    let state = place.path("state");
+    let fim = |line: &str| {
+        let output =
+            place.command("fim").args(line.split(' ')).env("XDG_STATE_HOME", &state).output().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    fim("instance app start web -- sleep 60");
+    let offered = fim("complete -- fim instance app stop w");
+    fim("instance app stop web --force");
+    assert_eq!(offered, "web\tinstance 0\n");
+    assert_eq!(fim("complete -- fim instance app stop w"), "", "it has ended");
+}

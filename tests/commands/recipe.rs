@@ -31,7 +31,8 @@ impl Server {
             .map(|(path, status, body)| ((*path).to_owned(), (*status, body.as_bytes().to_vec())))
             .collect();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        // By name: looking it up is part of the way.
+        let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&asked);
         thread::spawn(move || {
@@ -172,7 +173,7 @@ fn what_the_web_says_no_to_is_one_clear_line() {
     for (recipe, said) in [
         ("missing", "missing.json: the server answers 404"),
         ("down", "down.json: the server answers 500"),
-        ("broken", "cannot understand the recipe broken from http://127.0.0.1"),
+        ("broken", "cannot understand the recipe broken from http://localhost"),
         ("evil", "cannot take \"--allow-downgrades\" for the name of a package"),
         ("a", "a -> b -> c -> a depend on each other in a circle"),
         ("loop", "loop.json: "),
@@ -182,6 +183,10 @@ fn what_the_web_says_no_to_is_one_clear_line() {
         assert!(line.contains(said), "{recipe}: {line}");
     }
     assert!(!place.path(".app.data/recipes/debian/latest/broken.json").exists(), "nothing is kept of it");
+    // It does not speak TLS.
+    place.ok(&format!("fim remote app set {}", server.url.replace("http:", "https:")));
+    let line = place.refused("fim recipe app fetch gpu");
+    assert!(line.contains("gpu.json: "), "{line}");
     // Nobody listens there.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     place.ok(&format!("fim remote app set http://{closed}"));

@@ -72,7 +72,7 @@ fn can_run() -> bool {
 }
 
 /// Gives the image a root with busybox in it; false, and a line, where that cannot run here.
-fn runnable(place: &Place) -> bool {
+pub fn runnable(place: &Place) -> bool {
     let Some(busybox) = crate::support::find("busybox") else {
         crate::support::skip("busybox");
         return false;
@@ -81,7 +81,7 @@ fn runnable(place: &Place) -> bool {
         fs::create_dir_all(place.path("root").join(folder)).unwrap();
     }
     fs::copy(busybox, place.path("root/bin/busybox")).unwrap();
-    for name in ["sh", "echo", "touch", "cat", "id", "true"] {
+    for name in ["sh", "echo", "touch", "cat", "id", "true", "sleep"] {
         std::os::unix::fs::symlink("busybox", place.path("root/bin").join(name)).unwrap();
     }
     place.ok("fim create -o app --from root --no-tools");
@@ -137,6 +137,10 @@ commands! {
         assert!(p.path(".app.data/root/new").exists());
         p.ok("fim layer app discard --yes");
         story(p, &[("fim layer app diff", ""), ("fim layer app discard", "nothing has changed\n")]);
+        // What one that was killed has left is taken away, too.
+        fs::create_dir_all(p.path(".app.data/tmp/discarded/root")).unwrap();
+        p.ok("fim layer app discard --yes");
+        assert!(!p.path(".app.data/tmp/discarded").exists());
     }, misuse "fim layer more.layer discard --yes" says "more.layer";
     layer_profile_set: |p| {
         fs::write(p.path("profile"), "fim-profile 1\n/hello\n").unwrap();
@@ -155,6 +159,13 @@ commands! {
         assert_eq!(json["image"]["archives"][0]["known"]["kind"], "base");
         assert_eq!(json["image"]["settings"]["labels"]["distribution"], "tiny");
     }, misuse "fim info root/hello" says "root/hello";
+    bench: |p| {
+        let json: serde_json::Value = serde_json::from_str(&p.ok("fim bench app --json")).unwrap();
+        let what: Vec<_> = json.as_array().unwrap().iter().map(|row| row["what"].as_str().unwrap()).collect();
+        assert_eq!(what, ["open", "walk", "read", "read again", "small reads"]);
+        assert_eq!((json[1]["count"].as_u64(), json[2]["bytes"].as_u64()), (Some(6), Some(36)), "{json}");
+        assert_eq!(p.ok("fim bench more.layer").lines().count(), 5);
+    }, misuse "fim bench root/hello" says "root/hello";
     exec: |p| if runnable(p) { assert_eq!(p.ok("./app fim-exec echo inside"), "inside\n") },
         misuse "fim exec app" says "PROG";
     root: |p| if runnable(p) { assert_eq!(p.ok("./app fim-root id -u"), "0\n") },

@@ -145,6 +145,7 @@ fn the_product_has_its_verbs() {
         "info",
         "stats",
         "doctor",
+        "bench",
         "completions",
         "man",
     ] {

@@ -52,23 +52,30 @@ pub struct InstanceArgs {
 #[derive(Subcommand, Debug)]
 pub enum InstanceAction {
     /// Prints `id:pid` a line.
+    #[command(after_help = "Example: app.flatimage fim-instance list --table")]
     List(ListArgs),
     /// Runs a program in an instance; without one, prints the variables that the instance was started with.
+    #[command(after_help = "Example: app.flatimage fim-instance exec web ls -l /srv")]
     Exec(EnterArgs),
     /// Starts an instance in the background; with a program it lives as long as that, else until it is stopped.
+    #[command(after_help = "Example: app.flatimage fim-instance start web -- httpd -f")]
     Start(StartArgs),
     /// Ends instances: the stop script, then a signal, and SIGKILL when they take too long.
+    #[command(after_help = "Example: app.flatimage fim-instance stop web --timeout 5")]
     Stop(StopArgs),
     /// Prints what a background instance has written.
+    #[command(after_help = "Example: app.flatimage fim-instance logs web --tail 20")]
     Logs(LogsArgs),
     /// Prints what instances take: processor, memory, devices, processes; every second.
     Stats(StatsArgs),
     /// Waits until an instance has ended, and ends with its status.
+    #[command(after_help = "Example: app.flatimage fim-instance wait web")]
     Wait {
         /// The instance.
         instance: String,
     },
     /// Prints what is known of an instance, as JSON.
+    #[command(after_help = "Example: app.flatimage fim-instance inspect web")]
     Inspect {
         /// The instance, or the last one that was called so.
         instance: String,
@@ -77,6 +84,7 @@ pub enum InstanceAction {
         json: bool,
     },
     /// Gives a running instance another name.
+    #[command(after_help = "Example: app.flatimage fim-instance rename 0 web")]
     Rename {
         /// The instance.
         instance: String,
@@ -84,11 +92,13 @@ pub enum InstanceAction {
         name: String,
     },
     /// A login shell in an instance.
+    #[command(after_help = "Example: app.flatimage fim-instance shell web")]
     Shell {
         /// The instance.
         instance: String,
     },
     /// The scripts that run when background instances start and stop.
+    #[command(after_help = "Example: app.flatimage fim-instance script set start run.sh")]
     Script {
         /// What to do.
         #[command(subcommand)]
@@ -100,6 +110,7 @@ pub enum InstanceAction {
 #[derive(Subcommand, Debug)]
 pub enum ScriptAction {
     /// Stores a script.
+    #[command(after_help = "Example: app.flatimage fim-instance script set start run.sh")]
     Set {
         /// start or stop.
         which: String,
@@ -107,11 +118,13 @@ pub enum ScriptAction {
         file: Option<PathBuf>,
     },
     /// Prints a script.
+    #[command(after_help = "Example: app.flatimage fim-instance script show start")]
     Show {
         /// start or stop.
         which: String,
     },
     /// Removes a script.
+    #[command(after_help = "Example: app.flatimage fim-instance script clear stop")]
     Clear {
         /// start or stop.
         which: String,

@@ -439,6 +439,17 @@ fn share(part: u64, whole: u64) -> String {
     format!("{}.{} %", share / 10, share % 10)
 }
 
+/// How much a second; 0 where it took no time.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a figure for people; casts of floats saturate"
+)]
+pub(super) fn speed(amount: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { (amount as f64 / seconds) as u64 } else { 0 }
+}
+
 /// A size for people.
 pub(super) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];

@@ -1,6 +1,7 @@
 //! The verbs.
 
 pub mod archive;
+pub mod bench;
 pub mod bind;
 pub mod boot;
 mod care;

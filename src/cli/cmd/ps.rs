@@ -13,6 +13,7 @@ use crate::{
 
 /// Lists the running instances of all images.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim ps --json")]
 pub struct PsArgs {
     /// As JSON.
     #[arg(long)]

@@ -251,7 +251,7 @@ impl<'t> Object<'t> {
     }
 
     /// Gives a part of a regular file to `take`, each piece with its offset.
-    fn range(
+    pub(in crate::runtime) fn range(
         &self,
         path: &[u8],
         mut range: std::ops::Range<u64>,

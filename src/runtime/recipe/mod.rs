@@ -146,11 +146,12 @@ impl RecipeError {
 impl Recipe {
     /// Reads a recipe; `place` is where it came from.
     fn parse(name: &str, place: &str, bytes: &[u8]) -> Result<Self, RecipeError> {
-        let recipe: Self = serde_json::from_slice(bytes).map_err(|source| RecipeError::Malformed {
-            name: name.to_owned(),
-            place: place.to_owned(),
-            source,
-        })?;
+        // An object, and not the list of its fields that would do as well for the decoder.
+        let object = serde_json::from_slice::<serde_json::Map<_, _>>(bytes);
+        let recipe: Self =
+            object.and_then(|object| serde_json::from_value(object.into())).map_err(|source| {
+                RecipeError::Malformed { name: name.to_owned(), place: place.to_owned(), source }
+            })?;
         let bounds = [
             ("packages", recipe.packages.len(), LIST_LIMIT),
             ("dependencies", recipe.dependencies.len(), LIST_LIMIT),
