@@ -50,7 +50,7 @@ pub enum Blocks {
 }
 
 /// What was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Done {
     /// The blocks are as they were.
     AsCut(Recompressed),

@@ -43,7 +43,7 @@ pub struct Layers {
 }
 
 /// A squash that was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Squashed {
     /// What was archived, and how much of it was not touched.
     pub reused: Reused,

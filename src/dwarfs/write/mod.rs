@@ -163,12 +163,7 @@ pub fn write_archive(
         &mut archive,
         |sink| segment::segment(&files, &tree, category::apart(groups), cut, sink, progress),
     )?;
-    for (id, newer) in segmented.changed.drain(..) {
-        if let Some(object) = tree.object_mut(id) {
-            *object = newer;
-        }
-    }
-    segmented.lost.drain(..).for_each(|id| tree.lose(id));
+    settle(&mut tree, &mut segmented);
 
     progress.begin(Phase::Finish, 0, 0);
     let lost = tree.forget_lost();
@@ -213,6 +208,16 @@ fn encode_history(history: &History, created: Option<u64>) -> Vec<u8> {
     };
     let before = history.before.iter().cloned();
     history::History { entries: before.chain([entry]).collect() }.encode()
+}
+
+/// Enters in the tree what has changed while it was read.
+fn settle(tree: &mut Tree, segmented: &mut segment::Segmented) {
+    for (id, newer) in segmented.changed.drain(..) {
+        if let Some(object) = tree.object_mut(id) {
+            *object = newer;
+        }
+    }
+    segmented.lost.drain(..).for_each(|id| tree.lose(id));
 }
 
 /// What became of each category; those with the same name are one.

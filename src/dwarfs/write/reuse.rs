@@ -20,7 +20,7 @@ use std::{
 use super::{
     Summary,
     archive_writer::{ArchiveWriter, Sealed},
-    build,
+    build, categories,
     category::{self, Category},
     codec::Compressor,
     compress::{self, BlockSink},
@@ -38,7 +38,7 @@ use super::{
     recompress::{copy_block, write_history},
     scan,
     segment::{self, Packed, Piece, Segmented},
-    similar, summarise,
+    settle, similar, summarise,
     tree::{ObjectId, Tree},
 };
 use crate::dwarfs::{
@@ -49,7 +49,7 @@ use crate::dwarfs::{
 };
 
 /// What was archived, and how much of it was not touched.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reused {
     /// The archive as a whole.
     pub summary: Summary,
@@ -102,15 +102,18 @@ pub fn write_merged(
     )?;
     let first = archive.next_number()?;
     let cut = segment::Cut { block_size: options.block_size(), segmentation: options.segmentation() };
-    let segmented = compress::run(
-        |category| options.codec(category),
-        threads,
+    let crew = compress::Crew { threads, buffers: memory::buffers(options, threads) };
+    let (mut segmented, tallies) = compress::run(
+        |category| options.codecs(category),
+        crew,
         &mut archive,
         |sink| {
             let sink = Shifted { sink, first };
-            segment::segment(&files, &mut tree, category::apart(groups), cut, &sink, progress)
+            segment::segment(&files, &tree, category::apart(groups), cut, &sink, progress)
         },
     )?;
+    settle(&mut tree, &mut segmented);
+    let categories = categories(&segmented, &tallies);
     progress.begin(Phase::Finish, 0, 0);
     share.give_back(&mut tree);
     let segmented = Splice { tree: &tree, source, kept: &kept, first }.all(segmented, &share.whole)?;
@@ -119,7 +122,7 @@ pub fn write_merged(
     write_metadata(&tree, &segmented, options, &mut archive)?;
     write_history(source.archives(), options, &mut archive)?;
     let bytes_out = archive.finish()?;
-    let told = Summary { bytes_out, left_out: faults.left_out(), ..Summary::default() };
+    let told = Summary { bytes_out, left_out: faults.left_out(), categories, ..Summary::default() };
     let summary = Summary { bytes_packed: fresh, ..summarise(&tree, &segmented, lost, told) };
     let blocks = source.archives().iter().map(|archive| archive.block_sections().count() as u64).sum();
     Ok(Reused { summary, copied: kept.blocks.len() as u64, blocks, copied_bytes })
@@ -245,8 +248,7 @@ impl Kept {
         let too_many = |_| WriteError::TooMany { what: "blocks" };
         let number = u32::try_from(self.blocks.len()).map_err(too_many)?;
         let name = archive.category_of(u32::try_from(block).map_err(too_many)?);
-        let known = Category::ALL.into_iter().find(|category| Some(category.name().as_bytes()) == name);
-        self.categories.push(known.unwrap_or_default());
+        self.categories.push(name.and_then(Category::of_name).unwrap_or_default());
         self.blocks.push((place, section));
         Ok(number)
     }

@@ -12,6 +12,18 @@ pub(super) fn find(head: &[u8]) -> Option<Machine> {
     if head.starts_with(b"\x7fELF") { Machine::of_elf(head) } else { of_pe(head) }
 }
 
+/// All machines.
+pub(super) const ALL: [Machine; 8] = [
+    Machine::X86,
+    Machine::Arm,
+    Machine::ArmThumb,
+    Machine::Arm64,
+    Machine::PowerPc,
+    Machine::Ia64,
+    Machine::Sparc,
+    Machine::RiscV,
+];
+
 /// Name of the category of a machine's code.
 pub(super) const fn category(machine: Machine) -> &'static str {
     match machine {

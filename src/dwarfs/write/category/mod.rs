@@ -55,6 +55,14 @@ impl Category {
         }
     }
 
+    /// The category of a name in an archive, as far as the name alone tells it.
+    pub(super) fn of_name(name: &[u8]) -> Option<Self> {
+        let machines = machine::ALL.into_iter().map(Self::Binary);
+        let mut known =
+            [Self::Default, Self::AudioMetadata, Self::Incompressible].into_iter().chain(machines);
+        known.find(|category| category.name().as_bytes() == name)
+    }
+
     /// What an archive says of its blocks besides, as JSON.
     pub(super) fn description(self) -> Option<String> {
         match self {
