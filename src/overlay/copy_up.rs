@@ -241,6 +241,7 @@ impl Overlay {
         if let Some(links) = &plan.links {
             upper.set_xattr(staged.id, LINKS, &links.encode(), XattrFlags::empty())?;
         }
+        self.record_owner_below(&staged, layer, lower, attr)?;
         let mut changes =
             SetAttr { perm: (attr.kind != FileKind::Symlink).then_some(perm), ..times_of(attr) };
         if is_whole && plan.keep.shortens(attr.size) {

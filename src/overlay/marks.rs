@@ -95,8 +95,17 @@ impl Marks {
 pub(super) const ACL: &[u8] = b"system.posix_acl_access";
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-/// Prefixes of attributes that are the overlay's own.
-const PRIVATE: [&[u8]; 3] = [b"user.overlay.", b"trusted.overlay.", b"user.fim."];
+/// Whom an object is to belong to, where the host has one user only: `UID:GID`, `-` for "as it is", and `:c:MAJOR:MINOR`
+/// (or `b`) for a file that stands for a device. What runs programs as root inside sets it in place of chown(2), and reads it in place of
+/// stat(2). Attributes of this class can be set on symlinks as well.
+pub(super) const OWNER: &[u8] = b"system.fim.owner";
+
+/// The record itself, as containers/storage and fuse-overlayfs have it.
+pub(super) const OVERRIDE_STAT: &[u8] = b"user.containers.override_stat";
+
+/// Prefixes of attributes that are the overlay's own, and the record of an owner that the host could not store.
+const PRIVATE: [&[u8]; 5] =
+    [b"user.overlay.", b"trusted.overlay.", b"user.fim.", b"system.fim.", OVERRIDE_STAT];
 
 /// Whether `name` is the overlay's own.
 pub(super) fn is_private(name: &[u8]) -> bool {

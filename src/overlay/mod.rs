@@ -52,6 +52,7 @@ mod lookup;
 mod marks;
 mod merge;
 mod node;
+mod owner;
 mod read_dir;
 mod redirect;
 mod remove;

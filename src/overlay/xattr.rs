@@ -3,7 +3,7 @@
 use super::{
     Overlay, acl,
     copy_up::Keep,
-    marks::{ACL, DEFAULT_ACL, is_private},
+    marks::{ACL, DEFAULT_ACL, OWNER, is_private},
     node::{Node, Origin},
 };
 use crate::{
@@ -15,6 +15,9 @@ impl Overlay {
     pub(super) fn do_getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>> {
         let _topology = self.topology.read();
         let node = self.table.get(ino)?;
+        if name == OWNER {
+            return self.owner_of(&node);
+        }
         let mut value = if is_private(name) { None } else { self.xattr_of(&node, name)? };
         if acl::is_list(name) {
             value = value.map(|list| acl::known_here(list, self.options.squash.as_ref()));
@@ -46,6 +49,9 @@ impl Overlay {
     ) -> Result<()> {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
+        if name == OWNER {
+            return self.record_owner(&self.table.get(ino)?, value);
+        }
         check_not_private(name)?;
         let node = self.table.get(ino)?;
         if name.starts_with(b"user.") && !matches!(node.kind, FileKind::Regular | FileKind::Directory) {

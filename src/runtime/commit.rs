@@ -26,12 +26,12 @@ use super::{
 use crate::{
     dwarfs::{
         read::Place as ArchivePlace,
-        write::{Progress, WriteOptions},
+        write::{DirSource, Progress, WriteOptions},
     },
     image::{Depth, ImageEdit, ImageError},
     instance::dirs::DataDirs,
     layer::HostDir,
-    sys::namespace,
+    sys::{namespace, users::effective_ids},
     vfs,
 };
 
@@ -248,24 +248,40 @@ fn make(
                 return Err(CommitError::Covered { layer });
             }
             let staged = Staged(site.data.tmp().join(STAGED));
-            let made = layer::create(&upper, &staged.0, options, Depth::Checksums, progress)?;
+            let made = archive(&upper, &staged.0, options, progress)?;
             let created = options.created.unwrap_or_default();
             let entry = layer::add(site.image.path(), &staged.0, message, created, &mut |_, _| {})?;
             (made, site.image.path().to_owned(), entry.offset, entry.length)
         }
         Target::Layers => {
             let path = next_layer(&site.data.layers())?;
-            let made = layer::create(&upper, &path, options, Depth::Checksums, progress)?;
+            let made = archive(&upper, &path, options, progress)?;
             let length = length_of(&path)?;
             (made, path, 0, length)
         }
         Target::File(path) => {
-            let made = layer::create(&upper, path, options, Depth::Checksums, progress)?;
+            let made = archive(&upper, path, options, progress)?;
             let length = length_of(path)?;
             (made, path.clone(), 0, length)
         }
     };
     Ok(Some(Committed { made, file, offset, length }))
+}
+
+/// Archives the upper. One of an ordinary user has no owners but him, who was root inside, and those that are recorded.
+fn archive(
+    upper: &Path,
+    output: &Path,
+    options: &WriteOptions,
+    progress: &dyn Progress,
+) -> Result<Made, CommitError> {
+    let failed = |source| LayerError::Write { path: upper.to_owned(), source };
+    let mut source = DirSource::open(upper).map_err(failed)?;
+    let ids = effective_ids();
+    if ids.0 != 0 {
+        source = source.of_single_user(ids);
+    }
+    Ok(layer::create_from(&source, upper, output, options, Depth::Checksums, progress)?)
 }
 
 /// A file on its way into the image; removed in any case.

@@ -12,7 +12,6 @@ use crate::{
     config::{Boot, Settings},
     image::LayerTable,
     instance::dirs::DataDirs,
-    sandbox::Role,
 };
 
 /// What the user asks for.
@@ -23,22 +22,6 @@ pub enum Command {
     /// The boot command of the image, with these arguments behind its own.
     Boot(Vec<OsString>),
 }
-
-/// Programs that own files by more than one user and end half-way where there is only one.
-const PACKAGE_MANAGERS: [&str; 12] = [
-    "apk",
-    "apt",
-    "apt-get",
-    "aptitude",
-    "debootstrap",
-    "dnf",
-    "dpkg",
-    "dpkg-reconfigure",
-    "pacman",
-    "rpm",
-    "yum",
-    "zypper",
-];
 
 impl Command {
     /// The program and its arguments; `bashrc` is what an interactive bash of the instance reads.
@@ -59,13 +42,6 @@ impl Command {
             }
         }
     }
-}
-
-/// Whether `program` needs more users than an unprivileged root has.
-#[must_use]
-pub fn needs_several_users(role: Role, uid: u32, program: &OsStr) -> bool {
-    let name = Path::new(program).file_name().unwrap_or(program);
-    role == Role::Root && uid != 0 && PACKAGE_MANAGERS.iter().any(|manager| name == *manager)
 }
 
 /// The stack of an image: its archives, then `further` layers (lowest first), then the upper of `data`.
@@ -169,18 +145,5 @@ mod tests {
         assert_eq!(arguments(&settings, &["-c", "x"]), ["bash", "-c", "x"]);
         settings.boot = Some(Boot { program: "ls".into(), args: vec!["-l".into()] });
         assert_eq!(arguments(&settings, &["/"]), ["ls", "-l", "/"]);
-    }
-
-    #[test]
-    fn package_managers_need_several_users() {
-        for (role, uid, program, expected) in [
-            (Role::Root, 1000, "/usr/bin/apt-get", true),
-            (Role::Root, 1000, "apk", true),
-            (Role::Root, 1000, "bash", false),
-            (Role::Root, 0, "apt", false),
-            (Role::User, 1000, "apt", false),
-        ] {
-            assert_eq!(needs_several_users(role, uid, OsStr::new(program)), expected, "{program}");
-        }
     }
 }

@@ -18,7 +18,7 @@ use record::{end_of, given, keep_logs, keep_output, wait_for};
 
 use super::{
     host::{CasefoldChoice, Host},
-    plan::{self, Command},
+    plan::Command,
     policy::PolicyError,
     server::{Duty, Lease, Merger, Place, ServerError, join_or_start},
     site::{Site, Upper},
@@ -122,14 +122,6 @@ pub enum RunError {
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
-    /// A package manager without the users it needs.
-    #[error(
-        "cannot run {program} as an unprivileged root: it owns files by several users, and only yours is there"
-    )]
-    SeveralUsers {
-        /// The program.
-        program: String,
-    },
     /// Kernel overlayfs is asked for, and something that it has not.
     #[error("cannot {what} with kernel overlayfs")]
     OnlyEngine {
@@ -151,7 +143,6 @@ impl RunError {
     #[must_use]
     pub fn cure(&self) -> Option<&'static str> {
         match self {
-            Self::SeveralUsers { .. } => Some("run it as root, or with sudo"),
             Self::Dirs(_) | Self::OwnDir(_) => {
                 Some("set FIM_DIR_GLOBAL or FIM_DIR_DATA to a directory of yours")
             }
@@ -293,12 +284,6 @@ impl Ground {
     fn lay(host: &Host, request: &Request) -> Result<Self, RunError> {
         let site = Site::find(host, &request.image)?.with(&request.options.layers, &request.options.upper)?;
         let role = if host.choices.root { Role::Root } else { request.role };
-        let program = request.command.arguments(site.image.settings(), Path::new(""));
-        if let Some(program) = program.first()
-            && plan::needs_several_users(role, host.ids.uid, program)
-        {
-            return Err(RunError::SeveralUsers { program: program.to_string_lossy().into_owned() });
-        }
         if let Err(error) = instance::sweep(&site.app) {
             tracing::warn!(%error, "cannot look for what killed instances have left");
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::plan::{Access, Capabilities, Cause, Identity, Plan, What};
+use super::plan::{Access, Capabilities, Cause, Identity, OVERSEER_CAPABILITIES, Plan, What};
 use crate::config::{Permission, Word as _};
 
 /// What a line is about.
@@ -81,7 +81,10 @@ pub fn explain(plan: &Plan) -> Vec<Row> {
     };
     let mut rows = vec![row(Subject::Identity, "user", who, Cause::Accounts)];
     if let Capabilities::Only(few) = &plan.capabilities {
-        rows.extend(few.iter().map(|name| row(Subject::Capability, name, String::new(), Cause::Accounts)));
+        rows.extend(few.iter().map(|name| match OVERSEER_CAPABILITIES.contains(name) {
+            true => row(Subject::Capability, name, "of process 1 alone".to_owned(), Cause::Runtime),
+            false => row(Subject::Capability, name, String::new(), Cause::Accounts),
+        }));
     }
     rows.extend(
         plan.namespaces

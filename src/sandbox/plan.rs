@@ -47,6 +47,10 @@ const ROOT_CAPABILITIES: [&str; 13] = [
     "CAP_SYS_CHROOT",
 ];
 
+/// Capabilities that process 1 has and no program: to see what programs ask for that a root with one user cannot have
+/// ([`guest`](super::guest)), and to give the same up for them.
+pub(super) const OVERSEER_CAPABILITIES: [&str; 2] = ["CAP_SETPCAP", "CAP_SYS_PTRACE"];
+
 /// As whom the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -353,7 +357,11 @@ fn capabilities(inputs: &Inputs<'_>, identity: Identity) -> Capabilities {
         Identity::HostRoot => true,
         Identity::Mapped { uid, .. } => uid == 0 && (inputs.role == Role::Root || inputs.user.uid == 0),
     };
-    if is_root { Capabilities::Only(ROOT_CAPABILITIES.to_vec()) } else { Capabilities::None }
+    let mut few = ROOT_CAPABILITIES.to_vec();
+    if inputs.user.uid != 0 {
+        few.extend(OVERSEER_CAPABILITIES);
+    }
+    if is_root { Capabilities::Only(few) } else { Capabilities::None }
 }
 
 /// The namespaces of its own; the mount namespace goes without saying.

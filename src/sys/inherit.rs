@@ -109,6 +109,14 @@ pub fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     close_range(from, u32::MAX)
 }
 
+/// Has every descriptor but stdin, stdout and stderr close at exec(2). Without the kernel's help (before Linux 5.11)
+/// those that were opened without that stay open.
+pub fn close_rest_on_exec() {
+    const ON_EXEC: libc::c_uint = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: descriptors stay as they are for whoever owns them; only their flags change.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, ON_EXEC) };
+}
+
 fn close_range(first: u32, last: u32) -> io::Result<()> {
     // SAFETY: closing a descriptor is memory-safe; that no owner of one of them uses it afterwards is what the
     // callers ensure: they run in a freshly forked child that never returns to the code that owns them.

@@ -27,6 +27,6 @@ pub use layer::{Layer, LayerEntry};
 pub use name::{Name, NameError};
 pub use refs::RefCount;
 pub use shards::Shards;
-pub use upper::{Feature, NewKind, NewObject, RenameMode, Spot, Upper};
+pub use upper::{Feature, NewKind, NewObject, OwnerChange, RenameMode, Spot, Upper};
 
 pub use crate::sys::errno::Errno;

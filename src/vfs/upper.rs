@@ -2,7 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::{Attr, DeviceId, FallocateMode, Layer, Name, NodeId, Result, SetAttr, XattrFlags};
+use super::{
+    Attr, DeviceId, Errno, Error, FallocateMode, FileKind, Layer, Name, NodeId, Result, SetAttr, XattrFlags,
+};
 
 /// The one writable tree on top of a stack. What it shows is a [`Layer`]; what it adds is change.
 ///
@@ -64,6 +66,21 @@ pub trait Upper: Layer {
     /// Removes an extended attribute; `ENODATA` where it is not set.
     fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()>;
 
+    /// Whether it cannot give objects away, and records whom they are to belong to.
+    fn records_owners(&self) -> bool {
+        false
+    }
+
+    /// Records whom `node` is to belong to. `EOPNOTSUPP` where that can be stored as such.
+    fn record_owner(&self, _node: NodeId, _change: &OwnerChange) -> Result<()> {
+        Err(Error::new(Errno::EOPNOTSUPP, "record an owner"))
+    }
+
+    /// What is recorded of `node`.
+    fn recorded_owner(&self, _node: NodeId) -> Result<Option<OwnerChange>> {
+        Ok(None)
+    }
+
     /// Brings a file or directory to stable storage.
     fn sync(&self, node: NodeId, data_only: bool) -> Result<()>;
 
@@ -106,6 +123,17 @@ impl Feature {
             Self::Index => b"fim-index",
         }
     }
+}
+
+/// Whom an object is to belong to, and what it is to stand for, where the host can store neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerChange {
+    /// The user; `None` leaves it as it is.
+    pub uid: Option<u32>,
+    /// The group; `None` leaves it as it is.
+    pub gid: Option<u32>,
+    /// The device that a regular file stands for.
+    pub device: Option<(FileKind, DeviceId)>,
 }
 
 /// A name in a directory of an [`Upper`], with the node behind it where the caller knows one.

@@ -33,6 +33,7 @@ mod permissions;
 mod place;
 mod profile;
 mod remaking;
+mod rootless;
 mod signals;
 mod starting;
 mod support;

@@ -483,7 +483,7 @@ fn nobody_gets_out() {
             tried() { name=$1; shift; "$@" >/dev/null 2>&1 && echo "ESCAPED: $name" || echo "stopped: $name"; }
             writes() { (: > "$1"); }
             opens() { [ -e "$1" ] && (: < "$1"); }
-            node() { mknod "$1" c 1 3 && (: > "$1"); }
+            node() { mknod "$1" c 1 5 && [ "$(head -c 4 "$1" | busybox wc -c)" = 4 ]; }
             H=$FIM_DIR_RUNTIME_HOST
             tried 'write below run/host' writes $H/media/escaped
             tried 'remount run/host' mount -o remount,rw,bind $H
@@ -532,17 +532,118 @@ fn an_images_symlinks_lead_no_permission_out() {
     });
 }
 
-#[test]
-fn what_is_typed_into_the_terminal_inside_stays_inside() {
+/// The host's perl as a program inside can start it: with the loader and the libraries of the host.
+fn hosts_perl() -> Option<String> {
     let (Some(perl), Ok(loader)) = (find("perl"), fs::canonicalize("/lib64/ld-linux-x86-64.so.2")) else {
-        return skip("perl of an x86-64 host");
+        skip("perl of an x86-64 host");
+        return None;
     };
     let perl = fs::canonicalize(perl).unwrap();
     let libraries = loader.parent().unwrap();
-    crate::terminal::nothing_is_typed_outside(&format!(
+    Some(format!(
         "$FIM_DIR_RUNTIME_HOST{} --library-path $FIM_DIR_RUNTIME_HOST{}:$FIM_DIR_RUNTIME_HOST/usr{1} $FIM_DIR_RUNTIME_HOST{}",
         loader.display(),
         libraries.display(),
         perl.display()
-    ));
+    ))
+}
+
+/// Escapes by system calls (x86-64). Each says whether it has got anywhere; `@ARGV`: a process of the host, and what the
+/// caller's keyring holds.
+const ESCAPES: &str = r#"
+    my ($outside, $key) = @ARGV; my $H = $ENV{FIM_DIR_RUNTIME_HOST}; my $covered = "$H/tmp";
+    sub tried { my ($name, $got) = @_; print(($got ? "ESCAPED: " : "stopped: "), $name, "\n"); }
+    # Runs in a process of its own, which may leave its namespaces.
+    sub apart { my ($do) = @_; pipe(my $r, my $w); my $p = fork(); if (!$p) { close $r; print $w ($do->() ? 1 : 0); close $w; exit 0 }
+        close $w; my $said = <$r>; waitpid($p, 0); return $said // 0 }
+    sub ok { my ($n, @a) = @_; my $r = syscall($n, @a); return $r >= 0 }
+    sub put { my ($f, $t) = @_; open(my $h, ">", $f) or return 0; my $r = syswrite($h, $t); return close($h) && $r }
+    my @fds = map { readlink("/proc/self/fd/$_") // () } 3 .. 255;
+    my @left = grep { !/^\/proc\/|^\/opt\/escapes|^$/ } @fds;
+    tried("descriptors that the caller left open (@left)", scalar @left);
+    my @old = stat("/");
+    tried("attach to a process of the host", ok(101, 16, $outside, 0, 0));
+    tried("attach to process 1", ok(101, 16, 1, 0, 0));
+    my $word = "x" x 8; my $iov = pack("PQ", $word, 8);
+    tried("read the memory of process 1", ok(310, 1, $iov, 1, pack("QQ", 0x400000, 8), 1, 0));
+    tried("signal a process of the host", kill(0, $outside));
+    my ($user, $name) = ("user", $key);
+    tried("search the caller's session keyring", ok(250, 10, -3, $user, $name, 0));
+    tried("search the user's keyring", ok(250, 10, -4, $user, $name, 0));
+    tried("add a key", ok(248, $user, $name, "v", 1, -3));
+    my ($proc, $none, $mnt) = ("proc", "none", "/mnt"); mkdir $mnt;
+    tried("mount proc", ok(165, $none, $mnt, $proc, 0, 0));
+    tried("make the root of another mount namespace ours", ok(308, syscall(2, my $ns = "/proc/1/ns/mnt", 0), 0));
+    my $handle = pack("Ii", 128, 0) . "\0" x 128; my $id = pack("i", 0); my $root = "/";
+    syscall(303, -100, $root, $handle, $id, 0);
+    tried("open by handle", ok(304, syscall(2, $root, 0), $handle, 0));
+    tried("load a kernel module", ok(313, 0, my $e = "", 0));
+    tried("replace the kernel", ok(246, 0, 0, 0, 0));
+    tried("raw io ports", ok(172, 3));
+    tried("set the clock", ok(227, 0, pack("qq", time(), 0)));
+    tried("set the name of the host", ok(170, my $h = "escaped", 7));
+    tried("swap on", ok(167, my $swap = "/opt/plain", 0));
+    tried("leave by chroot", apart(sub { mkdir "/var/jail"; return 0 unless chroot("/var/jail"); chdir("..") for 1 .. 20; chroot(".");
+        my @new = stat("/"); return "@new[0,1]" ne "@old[0,1]" }));
+    my $nested = sub { my ($do) = @_; return apart(sub { my ($u, $g) = ($>, $) + 0); return 0 unless ok(272, 0x10020000);
+        put("/proc/self/setgroups", "deny"); put("/proc/self/uid_map", "0 $u 1"); put("/proc/self/gid_map", "0 $g 1");
+        $do->() }) };
+    tried("nested: uncover what is covered", $nested->(sub { ok(166, $covered, 2) }));
+    tried("nested: look beneath a cover by a bind", $nested->(sub { ok(165, $H, $mnt, $none, 4096, 0) && -e "$mnt/tmp/fim" }));
+    tried("nested: make the host writable", $nested->(sub { ok(165, $none, $H, $none, 4096 | 32, 0) && put("$H/tmp/escaped", "x") }));
+    tried("nested: make the engine writable", $nested->(sub { ok(165, $none, $ENV{FIM_DIR_GLOBAL}, $none, 4096 | 32, 0) && put("$ENV{FIM_DIR_RUNTIME}/fim_init", "x") }));
+    tried("nested: uncover by another root", $nested->(sub { ok(165, $H, $H, $none, 4096 | 16384, 0) && ok(155, $H, $covered) && chdir("/")
+        && (put("/etc/escaped", "x") || (ok(166, "/tmp", 2) && ok(166, "/tmp", 2))) }));
+    tried("nested: a device that works", $nested->(sub { ok(133, my $d = "/var/zero", 0020666, 0x105) && open(my $z, "<", $d) && read($z, my $b, 4) == 4 }));
+    tried("a set-id program of our own", apart(sub { system("mkdir -p /var/set; cp /bin/busybox /var/set/; chmod 6755 /var/set/busybox"); return `/var/set/busybox id -u` != $> }));
+    tried("a set-id program of the host", apart(sub { open(my $s, "<", "/proc/self/status"); return !grep { /^NoNewPrivs:\s*1/ } <$s> }));
+    tried("set the run-away agent of cgroups", put("/sys/fs/cgroup/release_agent", "/x") || put("/sys/fs/cgroup/cgroup.procs", $$));
+    tried("write to the host through its view", put("$H/etc/fim-escaped", "x") || put("$H/var/tmp/fim-escaped", "x"));
+    tried("sockets of the server", -e "$ENV{FIM_DIR_GLOBAL}/server");
+    opendir(my $all, "/proc"); for my $pid (grep { /^\d+$/ && $_ != $$ && $_ != getppid() } readdir($all)) {
+        next if readlink("/proc/$pid/exe");
+        tried("memory of what is not ours", open(my $m, "<", "/proc/$pid/mem"));
+        tried("files of what is not ours", chown(1, 1, "/proc/$pid/root/opt/plain") || stat("/proc/$pid/cwd/opt"));
+        last;
+    }
+    print "end\n";
+"#;
+
+#[test]
+fn nobody_gets_out_by_system_calls() {
+    let Some(perl) = hosts_perl() else { return };
+    let Some(hosts_own) = find("perl") else { return };
+    on_each_host(|host| {
+        fs::write(host.world.root().join("opt/escapes.pl"), ESCAPES).unwrap();
+        fs::write(host.world.root().join("opt/zero"), [0; 4]).unwrap();
+        host.permit(&[Permission::Dev]);
+        let mut bystander = Command::new("sleep").arg("100").spawn().unwrap();
+        let script = format!("exec {perl} /opt/escapes.pl {} fim-secret", bystander.id());
+        for verb in ["fim-exec", "fim-root"] {
+            // The caller has a session keyring with a key in it.
+            let image = host.command(&[verb, "sh", "-c", &script]);
+            let keep = r#"my ($t, $n, $v) = ("user", "fim-secret", "v"); syscall(250, 1, 0); syscall(248, $t, $n, $v, 1, -3) > 0 or die;
+                syscall(250, 10, -3, $t, $n, 0) > 0 or die;
+                $^F = 99; opendir(my $d, "/"); open(my $f, "<", "/etc/passwd"); exec @ARGV"#;
+            let mut command = Command::new(&hosts_own);
+            command.args(["-e", keep]).arg(image.get_program()).args(image.get_args());
+            command.env_clear().envs(image.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let output = command.current_dir(image.get_current_dir().unwrap()).stdin(Stdio::null()).output();
+            let said = said(output.unwrap());
+            println!("{verb}:\n{said}");
+            assert!(
+                !said.contains("ESCAPED") && said.ends_with("\nend") && said.lines().count() > 28,
+                "{verb}\n{said}"
+            );
+        }
+        bystander.kill().unwrap();
+        bystander.wait().unwrap();
+    });
+}
+
+#[test]
+fn what_is_typed_into_the_terminal_inside_stays_inside() {
+    if let Some(perl) = hosts_perl() {
+        crate::terminal::nothing_is_typed_outside(&perl);
+    }
 }

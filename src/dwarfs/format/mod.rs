@@ -20,6 +20,7 @@ pub mod fsst_encoder;
 pub mod history;
 pub mod map;
 pub mod metadata;
+pub mod owner;
 pub mod schema;
 pub mod section;
 pub mod sidecar;

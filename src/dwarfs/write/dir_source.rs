@@ -24,7 +24,10 @@ use super::{
     xattrs,
 };
 use crate::{
-    dwarfs::format::sidecar::Xattrs,
+    dwarfs::format::{
+        owner::{ENTRIES, EntryOwners},
+        sidecar::Xattrs,
+    },
     sys::{
         beneath,
         scan::{self, Kind, Stat, XattrReader},
@@ -37,6 +40,7 @@ pub struct DirSource {
     root: OwnedFd,
     one_file_system: bool,
     skipped: Vec<Vec<u8>>,
+    single: Option<(u32, u32)>,
 }
 
 impl DirSource {
@@ -49,13 +53,21 @@ impl DirSource {
             let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()).into();
             WriteError::Source { action: "open", path, source }
         })?;
-        Ok(Self { root, one_file_system: false, skipped: Vec::new() })
+        Ok(Self { root, one_file_system: false, skipped: Vec::new(), single: None })
     }
 
     /// Stops at mount points: of a mounted directory only the directory itself is archived, of a mounted file nothing.
     #[must_use]
     pub fn one_file_system(mut self, yes: bool) -> Self {
         self.one_file_system = yes;
+        self
+    }
+
+    /// The tree was written where there was one user only, who has these ids on the host: he stands for root. Whom else
+    /// something belongs to, records say.
+    #[must_use]
+    pub const fn of_single_user(mut self, ids: (u32, u32)) -> Self {
+        self.single = Some(ids);
         self
     }
 
@@ -166,7 +178,7 @@ impl<'a> Scanner<'a> {
         let failed = |source| WriteError::Source { action: "read", path: b"".as_slice().into(), source };
         let mut reader = XattrReader::default();
         let root = scan::stat(source.root.as_fd()).map_err(failed)?;
-        let mut object = object(&root, Content::Directory);
+        let mut object = object(&root, Content::Directory, source.single);
         let found = reader.read(source.root.as_fd(), b"", xattrs::is_wanted).map_err(failed)?;
         let kept = xattrs::normalise(&mut object, found);
         Ok(Self {
@@ -198,6 +210,7 @@ impl<'a> Scanner<'a> {
             Err(error) => return self.faults.leave_out(error).map(|()| 0),
         };
         names.sort_unstable();
+        let owners = self.owners(directory.as_fd()).map_err(failed("read", path.clone()))?;
 
         let mut children = Vec::with_capacity(names.len());
         let mut entered = HashSet::new();
@@ -206,7 +219,7 @@ impl<'a> Scanner<'a> {
             if self.source.skipped.contains(&child_path) {
                 continue;
             }
-            let found = match self.look(directory.as_fd(), &name) {
+            let found = match self.look(directory.as_fd(), &name, &owners) {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(error) => {
@@ -237,8 +250,20 @@ impl<'a> Scanner<'a> {
         Ok(count)
     }
 
+    /// The records of a directory's entries.
+    fn owners(&mut self, directory: BorrowedFd<'_>) -> io::Result<EntryOwners> {
+        let found = self.xattrs.read(directory, b"", |name| name == ENTRIES)?;
+        Ok(found.into_iter().next().map(|(_, value)| EntryOwners::parse(&value)).unwrap_or_default())
+    }
+
     /// Looks at one entry of a directory. `None`: it is not to be archived, or gone since it was listed.
-    fn look(&mut self, directory: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Found>> {
+    /// `owners` are the records of its entries.
+    fn look(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &[u8],
+        owners: &EntryOwners,
+    ) -> io::Result<Option<Found>> {
         let stat = match scan::stat_at(directory, name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             result => result?,
@@ -254,9 +279,13 @@ impl<'a> Scanner<'a> {
             return Ok(Some(Found { stat, object: Seen::Before(*known), is_entered }));
         }
         let Some(content) = read_content(directory, name, &stat)? else { return Ok(None) };
-        let mut object = object(&stat, content);
+        let takes_none = !matches!(content, Content::Directory | Content::File(_));
+        let mut object = object(&stat, content, self.source.single);
         let found = self.xattrs.read(directory, name, xattrs::is_wanted)?;
         let kept = xattrs::normalise(&mut object, found);
+        if let Some(owner) = owners.get(name, stat.identity.1).filter(|_| takes_none) {
+            xattrs::apply(owner, &mut object);
+        }
         Ok(Some(Found { stat, object: Seen::First(object, kept), is_entered }))
     }
 }
@@ -278,13 +307,14 @@ fn is_directory(stat: &Stat) -> bool {
     stat.mode & TYPE_BITS == TYPE_DIRECTORY
 }
 
-fn object(stat: &Stat, content: Content) -> Object {
+fn object(stat: &Stat, content: Content, single: Option<(u32, u32)>) -> Object {
+    let (uid, gid) = single.map_or((None, None), |(uid, gid)| (Some(uid), Some(gid)));
     Object {
         content,
         // Masked, so it fits.
         perm: u16::try_from(stat.mode & 0o7777).unwrap_or_default(),
-        uid: stat.uid,
-        gid: stat.gid,
+        uid: if uid == Some(stat.uid) { 0 } else { stat.uid },
+        gid: if gid == Some(stat.gid) { 0 } else { stat.gid },
         mtime: timestamp(stat.mtime),
         atime: timestamp(stat.atime),
         ctime: timestamp(stat.ctime),

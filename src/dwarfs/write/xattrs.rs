@@ -5,7 +5,10 @@
 //! host could not store as such (owners, devices) is turned back from its attribute into the thing itself.
 
 use super::object::{Content, Device, Object};
-use crate::dwarfs::format::sidecar::Xattrs;
+use crate::dwarfs::format::{
+    owner::{OVERRIDE_STAT, Owner, Stands},
+    sidecar::Xattrs,
+};
 
 /// Marks of fim's own that a layer needs: everything else below [`PRIVATE`] concerns one upper directory only.
 const KEPT_PRIVATE: [&[u8]; 2] = [b"user.fim.redirect", b"user.fim.metacopy"];
@@ -19,8 +22,6 @@ const KEPT_OVERLAY: [&[u8]; 3] = [b"opaque", b"redirect", b"metacopy"];
 /// Mark of a regular file that stands for a whiteout, where no device can be made.
 const XATTR_WHITEOUT: &[u8] = b"whiteout";
 
-/// Owner, mode and type that the host could not store: `uid:gid:mode[:type]`, mode in octal.
-const OVERRIDE_STAT: &[u8] = b"user.containers.override_stat";
 const CAPABILITY: &[u8] = b"security.capability";
 const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
 
@@ -42,8 +43,8 @@ pub(super) fn normalise(object: &mut Object, found: impl IntoIterator<Item = (Ve
     for (name, value) in found {
         let mark = OVERLAY.iter().find_map(|prefix| name.strip_prefix(*prefix));
         if name == OVERRIDE_STAT {
-            if let Some(real) = parse_override(&value) {
-                real.apply(object);
+            if let Some(owner) = Owner::parse(&value) {
+                apply(owner, object);
             }
         } else if name == CAPABILITY {
             kept.insert(name, plain_capability(value));
@@ -67,52 +68,22 @@ pub(super) fn normalise(object: &mut Object, found: impl IntoIterator<Item = (Ve
     kept
 }
 
-/// What an override says.
-#[derive(Debug, PartialEq, Eq)]
-struct Override {
-    uid: u32,
-    gid: u32,
-    perm: u16,
-    content: Option<Content>,
-}
-
-impl Override {
-    fn apply(self, object: &mut Object) {
-        object.uid = self.uid;
-        object.gid = self.gid;
-        object.perm = self.perm;
-        // Only a file can stand for something else: it is what the host could make instead.
-        if let Some(content) = self.content
-            && object.file().is_some()
-        {
-            object.content = content;
-        }
-    }
-}
-
-fn parse_override(value: &[u8]) -> Option<Override> {
-    let text = std::str::from_utf8(value).ok()?.trim_end_matches('\0');
-    let mut parts = text.splitn(4, ':');
-    let uid = parts.next()?.parse().ok()?;
-    let gid = parts.next()?.parse().ok()?;
-    let mode = u32::from_str_radix(parts.next()?, 8).ok()?;
-    let perm = u16::try_from(mode & 0o7777).ok()?;
-    let content = parts.next().and_then(parse_kind);
-    Some(Override { uid, gid, perm, content })
-}
-
-fn parse_kind(kind: &str) -> Option<Content> {
-    let mut parts = kind.split('-');
-    let content = match parts.next()? {
-        "pipe" => Content::Fifo,
-        "socket" => Content::Socket,
-        device @ ("block" | "char") => {
-            let id = Device { major: parts.next()?.parse().ok()?, minor: parts.next()?.parse().ok()? };
-            if device == "char" { Content::CharDevice(id) } else { Content::BlockDevice(id) }
-        }
-        _ => return None,
+/// Makes an object what its record says that it is.
+pub(super) fn apply(owner: Owner, object: &mut Object) {
+    object.uid = owner.uid;
+    object.gid = owner.gid;
+    object.perm = owner.perm;
+    let content = match owner.stands {
+        Stands::Itself => return,
+        Stands::Fifo => Content::Fifo,
+        Stands::Socket => Content::Socket,
+        Stands::CharDevice(major, minor) => Content::CharDevice(Device { major, minor }),
+        Stands::BlockDevice(major, minor) => Content::BlockDevice(Device { major, minor }),
     };
-    Some(content)
+    // Only a file can stand for something else: it is what the host could make instead.
+    if object.file().is_some() {
+        object.content = content;
+    }
 }
 
 /// A file capability of a user namespace (revision 3) carries the namespace's root behind the plain form.
@@ -182,9 +153,6 @@ mod tests {
         let mut directory = Object::new(Content::Directory, 0o755);
         let _ = normalise(&mut directory, [(OVERRIDE_STAT.to_vec(), b"1:2:0700:pipe".to_vec())]);
         assert_eq!((directory.uid, directory.perm, &directory.content), (1, 0o700, &Content::Directory));
-        for bad in ["", "1:2", "a:b:c", "1:2:9"] {
-            assert_eq!(parse_override(bad.as_bytes()), None);
-        }
     }
 
     #[test]

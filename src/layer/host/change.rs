@@ -6,6 +6,7 @@ use super::{
     ACL, DEFAULT_ACL, host,
     node::{HostNode, IDLE, NOT_WRITING, Place, WRITTEN},
     open::perm_of,
+    owners::Moving,
     upper::{HostUpper, SHARED_WHITEOUT},
 };
 use crate::{
@@ -25,7 +26,7 @@ impl HostUpper {
         let dir = self.tree.node(dir)?;
         let fd = self.tree.directory(&dir)?;
         match self.tree.lend(&[&dir], || beneath::stat(fd.as_fd(), name.as_bytes())) {
-            Ok(stat) => super::open::attr_of(&stat, &self.tree.root.key).map(Some),
+            Ok(stat) => self.tree.attr_of(&stat).map(Some),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(host("look a name up")(errno)),
         }
@@ -127,6 +128,13 @@ impl HostUpper {
             host("set the owner of a new object")(errno)
         })?;
         let (id, attr) = self.tree.adopt(dir, name, &stat)?;
+        if self.records {
+            let made = self.tree.node(id)?;
+            let recorded = self.record_inherited(dir, dir_gid(dir_fd).is_some(), &made, name.as_bytes());
+            if let Err(errno) = recorded {
+                tracing::warn!(%errno, "the group of a new object is not recorded");
+            }
+        }
         if let Some(fd) = file {
             let node = self.tree.node(id)?;
             self.tree.keep(&node, OpenFor::Write, fd);
@@ -170,6 +178,9 @@ impl HostUpper {
         let leaving = self.leave(&dir, spot)?;
         match self.tree.lend(&[&dir], || remove(fd.as_fd(), spot.name.as_bytes())) {
             Ok(()) => {
+                if let Some((node, _)) = &leaving {
+                    self.record_goes(node, &dir, spot.name.as_bytes());
+                }
                 self.settle(leaving);
                 Ok(())
             }
@@ -201,9 +212,17 @@ impl HostUpper {
         let movers: Vec<_> =
             moved.iter().chain(&other).filter(|node| node.kind == FileKind::Directory).collect();
         let rename = || beneath::rename((from_fd.as_fd(), old), (to_fd.as_fd(), new), flags);
-        if let Err(errno) = self.tree.lend(&movers, rename) {
+        let (at, goal) = ((&from_dir, old), (&to_dir, new));
+        let there = moved.iter().map(|node| Moving { node, from: at, to: goal, leaves: true });
+        let back = other.iter().map(|node| Moving { node, from: goal, to: at, leaves: true });
+        let moving: Vec<_> = there.chain(back).collect();
+        let renamed = self.with_records(&moving, || self.tree.lend(&movers, rename));
+        if let Err(errno) = renamed {
             self.stay(replaced);
             return Err(host("rename")(errno));
+        }
+        if let Some((node, _)) = &replaced {
+            self.record_goes(node, &to_dir, new);
         }
         self.settle(replaced);
         let at = |dir: &Arc<HostNode>, name: &[u8]| Place::At { parent: Arc::clone(dir), name: name.into() };
@@ -261,6 +280,7 @@ impl HostUpper {
         }
         if let Some(perm) = changes.perm {
             beneath::set_perm(fd.as_fd(), perm).map_err(&change)?;
+            self.record_follows(&node).map_err(&change)?;
         }
         if changes.atime.is_some() || changes.mtime.is_some() {
             let (access, modification) = (time_change(changes.atime), time_change(changes.mtime));

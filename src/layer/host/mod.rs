@@ -11,6 +11,7 @@
 //!   pool.rs    how many descriptors stay open
 //!   layer.rs   the read-only role, for both
 //!   upper.rs   the writable role; change.rs its changes, probe.rs what the file system must be able to do
+//!   owners.rs  records of owners that the host cannot store
 //!   features.rs    notes of what an upper uses that others do not know
 //! ```
 
@@ -20,6 +21,7 @@ mod features;
 mod layer;
 mod node;
 mod open;
+mod owners;
 mod pool;
 mod probe;
 mod tree;

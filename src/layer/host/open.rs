@@ -16,6 +16,9 @@ use crate::{
 /// How often an open starts over because the node was renamed meanwhile.
 const MOVES: usize = 16;
 
+/// What the kernel shows in place of an id that a user namespace does not know.
+const NOBODY: u32 = 65_534;
+
 /// The owner's permissions that are lent for one call.
 const ALL_OF_OWNER: u16 = 0o700;
 
@@ -56,7 +59,17 @@ impl HostTree {
 
     /// Attributes of `node`.
     pub(super) fn attr(&self, node: &Arc<HostNode>) -> Result<Attr> {
-        attr_of(&self.stat(node).map_err(host("read attributes"))?, &self.root.key)
+        self.attr_of(&self.stat(node).map_err(host("read attributes"))?)
+    }
+
+    /// What was looked at as attributes. Where there is one user only the others are root: nobody else tells them apart.
+    pub(super) fn attr_of(&self, stat: &Statx) -> Result<Attr> {
+        let mut attr = attr_of(stat, &self.root.key)?;
+        if self.single_user {
+            attr.uid = if attr.uid == NOBODY { 0 } else { attr.uid };
+            attr.gid = if attr.gid == NOBODY { 0 } else { attr.gid };
+        }
+        Ok(attr)
     }
 
     /// What the host says of `node`.
@@ -222,7 +235,7 @@ pub(super) fn perm_of(stat: &Statx) -> u16 {
 
 /// Attributes as the file-system storeys know them. Objects of another device than the root's get inode numbers of
 /// their own range, so that numbers stay apart.
-pub(super) fn attr_of(stat: &Statx, root: &Key) -> Result<Attr> {
+fn attr_of(stat: &Statx, root: &Key) -> Result<Attr> {
     let kind =
         FileKind::from_mode(stat.stx_mode.into()).ok_or(Error::new(Errno::EIO, "tell what an object is"))?;
     let device = (stat.stx_dev_major, stat.stx_dev_minor);

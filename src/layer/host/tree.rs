@@ -5,7 +5,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use super::{
     ACL, host,
     node::{HostNode, Key, Place},
-    open::{attr_of, key_of},
+    open::key_of,
+    owners,
     pool::FdPool,
 };
 use crate::{
@@ -33,6 +34,8 @@ pub(super) struct HostTree {
     next_id: AtomicU64,
     /// It is ours to change.
     pub(super) writable: bool,
+    /// There is one user only, as far as the calling process knows.
+    pub(super) single_user: bool,
     /// Its file system has access control lists.
     pub(super) has_acls: bool,
 }
@@ -49,6 +52,7 @@ impl HostTree {
             by_key: Shards::default(),
             next_id: AtomicU64::new(1),
             writable,
+            single_user: owners::are_recorded(),
             has_acls,
         };
         tree.insert(&root);
@@ -84,7 +88,7 @@ impl HostTree {
 
     /// The node of what `stat` was seen as `name` in `dir`, with one more reference.
     pub(super) fn adopt(&self, dir: &Arc<HostNode>, name: Name<'_>, stat: &Statx) -> Result<(NodeId, Attr)> {
-        let attr = attr_of(stat, &self.root.key)?;
+        let attr = self.attr_of(stat)?;
         Ok((self.adopt_node(dir, name, key_of(stat), attr.kind).id, attr))
     }
 

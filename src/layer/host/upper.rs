@@ -14,11 +14,12 @@ use std::{
 };
 
 use super::{
-    DEFAULT_ACL,
+    ACL, DEFAULT_ACL,
     features::{self, Notes},
     host,
     layer::layer_by_tree,
     node::HostNode,
+    owners,
     pool::FdPool,
     probe::{UpperError, probe},
     tree::HostTree,
@@ -36,8 +37,8 @@ use crate::{
         users, xattr,
     },
     vfs::{
-        Attr, FallocateMode, Feature, FsStat, LayerEntry, Name, NewObject, NodeId, RenameMode, Result,
-        SeekWhence, SetAttr, Spot, Upper, XattrFlags,
+        Attr, FallocateMode, Feature, FsStat, LayerEntry, Name, NewObject, NodeId, OwnerChange, RenameMode,
+        Result, SeekWhence, SetAttr, Spot, Upper, XattrFlags,
     },
 };
 
@@ -67,6 +68,10 @@ pub struct HostUpper {
     /// Nodes that may have a descriptor for writing.
     pub(super) writers: Mutex<Vec<NodeId>>,
     pub(super) next_name: AtomicU64,
+    /// Whether owners are recorded, for the host has one user only.
+    pub(super) records: bool,
+    /// Held while a record changes.
+    pub(super) owners: Mutex<()>,
     /// Holds the lock.
     lock: OwnedFd,
 }
@@ -133,6 +138,8 @@ impl HostUpper {
             shared_whiteout: Mutex::new(false),
             writers: Mutex::default(),
             next_name: AtomicU64::new(0),
+            records: owners::are_recorded(),
+            owners: Mutex::new(()),
             lock,
         })
     }
@@ -185,9 +192,7 @@ impl Upper for HostUpper {
     }
 
     fn link(&self, node: NodeId, dir: NodeId, name: Name<'_>) -> Result<()> {
-        let fd = self.tree.descriptor(&self.tree.node(node)?, OpenFor::Path)?;
-        let dir = self.tree.directory(&self.tree.node(dir)?)?;
-        beneath::link(fd.as_fd(), dir.as_fd(), name.as_bytes()).map_err(host("make a hard link"))
+        self.link_name(node, dir, name)
     }
 
     fn unlink(&self, spot: Spot<'_>) -> Result<()> {
@@ -242,7 +247,9 @@ impl Upper for HostUpper {
         let node = self.tree.node(node)?;
         let fd = self.tree.descriptor(&node, OpenFor::Path)?;
         let set = || xattr::set(fd.as_fd(), name, value, flags.bits());
-        self.tree.lend(&[&node], set).map_err(host("set an extended attribute"))
+        self.tree.lend(&[&node], set).map_err(host("set an extended attribute"))?;
+        // A list changes the permission bits of the group.
+        if name == ACL { self.record_follows(&node).map_err(host("record an owner")) } else { Ok(()) }
     }
 
     fn remove_xattr(&self, node: NodeId, name: &[u8]) -> Result<()> {
@@ -250,6 +257,18 @@ impl Upper for HostUpper {
         let fd = self.tree.descriptor(&node, OpenFor::Path)?;
         let remove = || xattr::remove(fd.as_fd(), name);
         self.tree.lend(&[&node], remove).map_err(host("remove an extended attribute"))
+    }
+
+    fn records_owners(&self) -> bool {
+        self.records
+    }
+
+    fn record_owner(&self, node: NodeId, change: &OwnerChange) -> Result<()> {
+        self.record(node, change)
+    }
+
+    fn recorded_owner(&self, node: NodeId) -> Result<Option<OwnerChange>> {
+        self.recorded(node)
     }
 
     fn sync(&self, node: NodeId, data_only: bool) -> Result<()> {

@@ -5,12 +5,12 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use super::message::Start;
+use super::{filter, message::Start, overseer::Overseer};
 use crate::sys::{
     errno::Errno,
     inherit,
     process::{self, Child, Forked},
-    pty,
+    pty, seccomp,
 };
 
 /// The program that was started, or the errno of why it could not be.
@@ -24,9 +24,10 @@ pub(super) type Started = Result<Child, i32>;
 pub(super) fn start(request: &Start, terminal: Option<BorrowedFd<'_>>) -> io::Result<Started> {
     let (reader, writer) = pipe()?;
     let parent = process::id();
+    let overseer = Overseer::start()?;
     match process::fork()? {
         Forked::Child => {
-            let error = become_program(request, terminal, parent);
+            let error = become_program(request, terminal, parent, overseer);
             // Both ends close at exec: the parent reads nothing where it succeeds.
             let errno = error.raw_os_error().unwrap_or(EINVAL);
             let _ = (&writer).write_all(&errno.to_le_bytes());
@@ -57,8 +58,16 @@ fn failure(mut reader: PipeReader) -> io::Result<Option<i32>> {
 const EINVAL: i32 = Errno::EINVAL as i32;
 
 /// Becomes the program; returns why not.
-fn become_program(request: &Start, terminal: Option<BorrowedFd<'_>>, parent: i32) -> io::Error {
-    match set_up(request, terminal, parent) {
+fn become_program(
+    request: &Start,
+    terminal: Option<BorrowedFd<'_>>,
+    parent: i32,
+    overseer: Option<Overseer>,
+) -> io::Error {
+    // A kernel without filters runs images all the same.
+    let _ = seccomp::install(&filter::fence());
+    // Last, so that nothing of ours is overseen.
+    match set_up(request, terminal, parent).and_then(|()| overseer.map_or(Ok(()), Overseer::submit)) {
         Ok(()) => {}
         Err(error) => return error,
     }
@@ -77,6 +86,8 @@ fn set_up(request: &Start, terminal: Option<BorrowedFd<'_>>, parent: i32) -> io:
     let [input, output, error] = &request.stdio;
     let of = |slot| slot_fd(slot, terminal, null.as_fd());
     inherit::set_stdio([of(input), of(output), of(error)])?;
+    // What the caller has left open besides is not for inside: a directory would be a way out.
+    inherit::close_rest_on_exec();
     // `/` is always there.
     request.directories.iter().find(|directory| process::change_dir(directory).is_ok());
     Ok(())
