@@ -5,7 +5,7 @@
 #
 # Prints a line each: short execs one after the other and eight at a time (rate, and how many failed), bytes through
 # `fim-instance exec` in each direction beside a plain pipe (goal: nine tenths of it, for descriptors are passed and
-# nobody copies), and a hundred execs at once with 1 MiB of environment each.
+# nobody copies; the image should have the host's cat), and a hundred execs at once with 1 MiB of environment each.
 set -u
 image=${1:?IMAGE is missing}
 execs=${2:-10000}
@@ -36,18 +36,17 @@ measure() {
 }
 plain() { head -c "$bytes" /dev/zero | cat | wc -c; }
 in_and_out() { head -c "$bytes" /dev/zero | fim exec "$name" cat | wc -c; }
-inward() { head -c "$bytes" /dev/zero | fim exec "$name" wc -c; }
-outward() { fim exec "$name" head -c "$bytes" /dev/zero | wc -c; }
+inward() { head -c "$bytes" /dev/zero | fim exec "$name" sh -c 'cat > /dev/null' && echo "$bytes"; }
+outward() { fim exec "$name" cat /dev/zero | head -c "$bytes" | wc -c; }
 measure "a plain pipe" plain
 measure "through an exec of cat" in_and_out
 measure "into an exec" inward
 measure "out of an exec" outward
 
-value=$(head -c 131000 /dev/zero | tr '\0' x)
 begin=$(now)
 ended=$(seq 100 | xargs -P 100 -I{} sh -c '
-    image=$0 name=$1 value=$2
+    image=$0 name=$1 value=$(head -c 131000 /dev/zero | tr "\0" x)
     "$image" fim-instance exec --env A=$value --env B=$value --env C=$value --env D=$value --env E=$value \
-        --env F=$value --env G=$value --env H=$value "$name" sh -c "echo \${#A} \${#H}"' "$image" "$name" "$value" |
+        --env F=$value --env G=$value --env H=$value "$name" sh -c "echo \${#A} \${#H}"' "$image" "$name" |
     grep -c '^131000 131000$')
 echo "100 execs at once with 1 MiB of environment: $ended as they should be, $(($(now) - begin)) ns"
