@@ -6,15 +6,16 @@ use std::{
     env, fs,
     fs::Permissions,
     os::unix::{
-        fs::{PermissionsExt as _, chown, symlink},
+        fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
         net::UnixListener,
     },
     path::Path,
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
 };
 
 use fim::config::{Bind, BindKind, Namespace, Permission, Settings, Word as _};
+
+use rustix::fs::FlockOperation;
 
 use crate::support::{PLAIN_UID, Who, World, find, said, skip};
 
@@ -53,14 +54,27 @@ say wayland test -S "$XDG_RUNTIME_DIR/$WAYLAND_DISPLAY"
 say xorg test -S /tmp/.X11-unix/X97 -a -n "$DISPLAY"
 "#;
 
-/// Where X11 displays are, and how many tests cover it: it is not there on a host without one, and goes with the last.
+/// Where X11 displays are: it is not there on a host without one, and goes with the last test that covers it.
 const X11: &str = "/tmp/.X11-unix";
-static COVERED: Mutex<usize> = Mutex::new(0);
+
+/// Makes it where it is missing, and holds a lock of it which others share.
+fn hold_x11() -> fs::File {
+    loop {
+        fs::create_dir_all(X11).unwrap();
+        let Ok(held) = fs::File::open(X11) else { continue };
+        rustix::fs::flock(&held, FlockOperation::LockShared).unwrap();
+        // Somebody may have been the last between the two.
+        if fs::metadata(X11).is_ok_and(|there| there.ino() == held.metadata().unwrap().ino()) {
+            return held;
+        }
+    }
+}
 
 /// A world on such a host.
 struct Host {
     world: World,
     _sockets: Vec<UnixListener>,
+    x11: fs::File,
 }
 
 impl Host {
@@ -70,10 +84,7 @@ impl Host {
             return None;
         }
         let world = World::with_settings(who, |_| {})?;
-        let mut covered = COVERED.lock().unwrap();
-        fs::create_dir_all(X11).unwrap();
-        *covered += 1;
-        drop(covered);
+        let x11 = hold_x11();
         let stage = |name: &str| world.path("stage").join(name);
         let id = if who == Who::Plain { PLAIN_UID } else { 0 };
         for folder in [
@@ -133,7 +144,7 @@ impl Host {
             chown(world.path(folder), Some(id), Some(id)).unwrap();
         }
         chown(stage(&session), Some(id), Some(id)).unwrap();
-        Some(Self { world, _sockets: sockets })
+        Some(Self { world, _sockets: sockets, x11 })
     }
 
     /// Runs a verb of the image on the staged host.
@@ -174,9 +185,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let mut covered = COVERED.lock().unwrap_or_else(PoisonError::into_inner);
-        *covered -= 1;
-        if *covered == 0 {
+        if rustix::fs::flock(&self.x11, FlockOperation::NonBlockingLockExclusive).is_ok() {
             // It is not ours where it holds something.
             let _ = fs::remove_dir(X11);
         }
