@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     sync::Arc,
-    vfs::{Attr, DeviceId, Errno, Error, FileKind, Layer, OwnerChange, Result, XattrFlags},
+    vfs::{Attr, Caller, DeviceId, Errno, Error, FileKind, Layer, OwnerChange, Result, XattrFlags},
 };
 
 impl Overlay {
     /// Records what a chown(2) has asked for, and takes away the privileges that go with one.
-    pub(super) fn record_owner(&self, node: &Arc<Node>, value: &[u8]) -> Result<()> {
+    pub(super) fn record_owner(&self, caller: Caller, node: &Arc<Node>, value: &[u8]) -> Result<()> {
         let upper = self.upper()?;
         if !upper.records_owners() {
             return Err(Error::new(Errno::EOPNOTSUPP, "record an owner"));
@@ -24,7 +24,7 @@ impl Overlay {
         let change = parse(value).ok_or(Error::new(Errno::EINVAL, "read whom an object is to belong to"))?;
         let id = self.copy_up(node, Keep::Attributes)?;
         upper.record_owner(id, &change)?;
-        if node.kind == FileKind::Regular { self.kill_privileges(node, id) } else { Ok(()) }
+        if node.kind == FileKind::Regular { self.kill_privileges(caller, node, id) } else { Ok(()) }
     }
 
     /// Whom `node` really belongs to, as [`OWNER`](super::marks::OWNER) has it.

@@ -50,7 +50,7 @@ impl Overlay {
         let _gate = self.gate.read();
         let _topology = self.topology.read();
         if name == OWNER {
-            return self.record_owner(&self.table.get(ino)?, value);
+            return self.record_owner(caller, &self.table.get(ino)?, value);
         }
         check_not_private(name)?;
         let node = self.table.get(ino)?;
