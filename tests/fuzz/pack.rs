@@ -296,12 +296,12 @@ fn compare(archive: &Archive, path: &[u8], (object, data): &(Object, Vec<u8>)) {
     for range in file.data() {
         let len = usize::try_from(range.end - range.start).expect("it fits");
         let found = archive.read(inode, range.start, len).expect("it can be read");
-        assert!(found.contiguous() == data[skipped..skipped + len], "data of {len} bytes at {}", range.start);
+        assert!(*found.contiguous() == data[skipped..skipped + len], "data of {len} bytes at {}", range.start);
         skipped += len;
         // What is behind it is a hole, or the end.
         if range.end < file.size {
             let behind = archive.read(inode, range.end, 1).expect("it can be read");
-            assert!(behind.contiguous() == [0_u8][..] || file.extents.is_none());
+            assert!(*behind.contiguous() == [0_u8][..] || file.extents.is_none());
         }
     }
 }
