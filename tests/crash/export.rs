@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount};
 use crate::{
     disk::{Disk, Event, apply, apply_some},
     history::{Allowed, History, begin, dump},
-    machine::{self, Fim, Volume, can_crash, run, scratch, text, work_of},
+    machine::{self, Fim, Volume, can_crash, scratch, text, unmount_patiently, work_of},
     rng::Rng,
     workload::make_lower,
 };
@@ -136,6 +136,6 @@ fn look(scratch: &Path, upper: &Path, history: &History) -> Result<(), String> {
     mount(Some("overlay"), &at, Some("overlay"), MsFlags::empty(), Some(words.as_str()))
         .map_err(|errno| format!("kernel overlayfs: {errno}"))?;
     let checked = check("kernel overlayfs", &at);
-    assert!(run("umount", &[text(&at)]).status.success());
+    assert!(unmount_patiently(&at));
     checked
 }

@@ -106,17 +106,23 @@ impl Volume {
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        // Descriptors of a server that has just ended may be closed a moment later.
-        let patience = Instant::now() + Duration::from_secs(20);
-        while unmount(&self.path, Unmount::Unused).is_err() {
-            if Instant::now() > patience {
-                eprintln!("{} stays in use", self.path.display());
-                let _ = unmount(&self.path, Unmount::Lazy);
-                return;
-            }
-            thread::sleep(Duration::from_millis(2));
+        if !unmount_patiently(&self.path) {
+            eprintln!("{} stays in use", self.path.display());
+            let _ = unmount(&self.path, Unmount::Lazy);
         }
     }
+}
+
+/// Unmounts what nobody uses any more. Descriptors of a process that has just ended may be closed a moment later.
+pub(crate) fn unmount_patiently(path: &Path) -> bool {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while unmount(path, Unmount::Unused).is_err() {
+        if Instant::now() > patience {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    true
 }
 
 /// A mount of fim, by a process of its own.

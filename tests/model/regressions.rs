@@ -234,9 +234,15 @@ fn privileges_go_when_contents_or_owner_change() {
     assert_eq!(fixture.attr("low").perm, 0o755);
     let set =
         |perm| fixture.fs.setattr(ROOT, low, &SetAttr { perm: Some(perm), ..SetAttr::default() }).unwrap();
-    set(0o6745);
-    fixture.fs.setattr(USER, low, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
-    assert_eq!(fixture.attr("low").perm, 0o2745, "without the group's x it marks mandatory locking");
+    let group = fixture.attr("low").gid;
+    for (caller, left, why) in [
+        (Caller { gid: group, ..USER }, 0o2745, "without the group's x it lets nobody run as the group"),
+        (USER, 0o745, "who is not in the group must not leave it all the same"),
+    ] {
+        set(0o6745);
+        fixture.fs.setattr(caller, low, &SetAttr { size: Some(0), ..SetAttr::default() }).unwrap();
+        assert_eq!(fixture.attr("low").perm, left, "{why}");
+    }
     set(0o6755);
     let attr = fixture.fs.setattr(USER, low, &SetAttr { uid: Some(7), ..SetAttr::default() }).unwrap();
     assert_eq!((attr.perm, attr.uid), (0o755, 7));

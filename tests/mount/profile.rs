@@ -139,7 +139,7 @@ fn a_mount_is_prefetched_by_its_profile() {
     let machine = Machine::new(User::Root);
     // Random bytes, which are stored as they are, would not show in memory, nor would what repeats itself.
     machine.shell("seq 1 9000000 | head -c 40000000 > lower/large; echo 'fim-profile 1\n/large' > p");
-    pack(&machine, &[]);
+    pack(&machine, &["--level", "1"]);
     let resident = |child: &Child| -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

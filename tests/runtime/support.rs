@@ -84,6 +84,9 @@ fn for_each_world(make: impl Fn(Who) -> Option<World>, test: impl Fn(&World)) {
     }
 }
 
+/// At which level the tests' archives are made: each is read a few times only.
+const LEVEL: &str = "1";
+
 /// The image: the engine, the settings area, and no archive. The root is a layer beside it.
 static IMAGE: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
@@ -164,6 +167,7 @@ impl World {
             .arg("-o")
             .arg(&image)
             .env("FIM_DIR_GLOBAL", world.path("own/global"))
+            .env("FIM_COMPRESSION_LEVEL", LEVEL)
             .output();
         said(made.unwrap());
         fs::remove_dir_all(world.root()).unwrap();
@@ -269,6 +273,7 @@ impl World {
             .env("HOME", HOME)
             .env("FIM_DIR_DATA", self.path("data"))
             .env("FIM_DIR_GLOBAL", self.path("global"))
+            .env("FIM_COMPRESSION_LEVEL", LEVEL)
             .current_dir(self.path("cwd"))
             .stdin(Stdio::null());
         command

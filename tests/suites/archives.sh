@@ -4,7 +4,8 @@
 #   tests/suites/archives.sh FIM SCRATCH [CASE…]
 #
 # CASEs: empty specials names links sparse doc small wav (some minutes), tree:DIR (any tree), million, huge (20 GB
-# through a tar stream: nothing of it lies on the disk). Without any: the first eight. Each case is archived by FIM,
+# through a tar stream, which the engine keeps in a file of its temporary directory; HUGE_MB for less). Without any: the
+# first eight. Each case is archived by FIM,
 # checked by `dwarfsck --check-integrity`, extracted by `dwarfsextract` and compared; one line each with size, seconds
 # and peak memory. LEVEL chooses the level (1). Needs root for devices; the tools come from $FIM_JUDGES or PATH.
 set -euo pipefail

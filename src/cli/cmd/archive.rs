@@ -17,8 +17,8 @@ use crate::{
 
 /// Makes archives, of directories and of other archives.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples: fim archive create rootfs rootfs.dwarfs\n          \
-                              fim archive recompress rootfs.dwarfs small.dwarfs --level 9\n          \
+#[command(after_help = "Example: fim archive create rootfs rootfs.dwarfs\n         \
+                              fim archive recompress rootfs.dwarfs small.dwarfs --level 9\n         \
                               fim archive squash base.layer fixes.layer merged.layer --base")]
 pub struct ArchiveArgs {
     /// What to do.

@@ -15,6 +15,7 @@ use crate::{
 
 /// Removes what killed processes have left: directories, sockets, records beyond the last 20 of an image, dead mounts.
 #[derive(Args, Debug)]
+#[command(after_help = "Example: fim gc --dry-run")]
 pub struct GcArgs {
     /// Removes nothing, and prints what would be removed.
     #[arg(long)]

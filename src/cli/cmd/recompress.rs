@@ -29,8 +29,8 @@ use crate::{
 /// with any of the options that say how blocks are cut, all contents are packed anew; names, owners, times, holes and
 /// extended attributes stay.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples: fim archive recompress app.dwarfs small.dwarfs --level 9\n          \
-                                  fim archive recompress app.dwarfs fast.dwarfs -C lz4 --keep flac,ricepp,null\n          \
+#[command(after_help = "Example: fim archive recompress app.dwarfs small.dwarfs --level 9\n         \
+                                  fim archive recompress app.dwarfs fast.dwarfs -C lz4 --keep flac,ricepp,null\n         \
                                   fim archive recompress app.dwarfs app.dwarfs --rebuild --order profile:start.profile")]
 pub struct RecompressArgs {
     /// The archive; of an image that has one only, that one.

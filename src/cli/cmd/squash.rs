@@ -25,7 +25,7 @@ use crate::{
 /// layers in any stack. With --base nothing lies below, and no mark of a deletion is left. Blocks whose whole content
 /// is still wanted are copied as they are.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples: fim archive squash 001.layer 002.layer 003.layer merged.layer\n          \
+#[command(after_help = "Example: fim archive squash 001.layer 002.layer 003.layer merged.layer\n         \
                                   fim archive squash debian.dwarfs python.layer app.dwarfs --base")]
 pub struct SquashArgs {
     /// The layers, lowest first (archives, or images, whose layers are all taken), and the new archive.
