@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 
 
 def make(at):
@@ -89,6 +90,18 @@ def rename(at, worker, rounds):
         os.rename(where[number], os.path.join(dirs[number % 3], f"w{worker}-{number}"))
 
 
+def link_soon(source, name):
+    """Makes a name. The kernel may count one too few for some milliseconds and say that there is no such file; not for good."""
+    end = time.monotonic() + 5
+    while True:
+        try:
+            return os.link(source, name)
+        except FileNotFoundError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.005)
+
+
 def link(at, worker, rounds):
     """All workers take names of the same files, and give them back."""
     rng = random.Random(worker)
@@ -98,7 +111,7 @@ def link(at, worker, rounds):
         number = rng.randrange(0, 60)
         name = os.path.join(mine, f"{number}")
         try:
-            os.link(os.path.join(at, "sources", "deep", f"data{number:02}"), name)
+            link_soon(os.path.join(at, "sources", "deep", f"data{number:02}"), name)
         except FileExistsError:
             os.unlink(name)
     for number in range(60):
@@ -106,7 +119,7 @@ def link(at, worker, rounds):
         if os.path.lexists(name):
             os.unlink(name)
         if number % 7 == worker % 7:
-            os.link(os.path.join(at, "sources", "deep", f"data{number:02}"), name)
+            link_soon(os.path.join(at, "sources", "deep", f"data{number:02}"), name)
 
 
 def change(at, worker, rounds):
