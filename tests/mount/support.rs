@@ -124,7 +124,12 @@ impl Served {
 
     /// Unmounts and waits for the session's end.
     pub(crate) fn stop(mut self) {
-        unmount(&self.path, Unmount::Unused).unwrap();
+        // A descriptor of a process that has just ended may be closed a moment later.
+        let patience = Instant::now() + Duration::from_secs(5);
+        while let Err(errno) = unmount(&self.path, Unmount::Unused) {
+            assert!(Instant::now() < patience, "{errno}");
+            thread::sleep(Duration::from_millis(2));
+        }
         self.serving.take().unwrap().wait().unwrap();
     }
 }

@@ -134,7 +134,7 @@ impl Growing {
         let writer = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
                 file.write_all(b"more").unwrap();
-                thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_micros(200));
             }
         });
         Self(stop, Some(writer))
@@ -151,7 +151,7 @@ impl Drop for Growing {
 #[test]
 fn a_file_that_does_not_stop_changing_is_named() {
     let case = Case::new();
-    fs::write(case.tree().join("log"), vec![b'l'; 16 << 20]).unwrap();
+    fs::write(case.tree().join("log"), vec![b'l'; 64 << 20]).unwrap();
     fs::write(case.tree().join("steady"), "steady").unwrap();
     let growing = Growing::new(&case.tree().join("log"));
     let refused = case.create(&["--level", "1"]).output().unwrap();
